@@ -1,0 +1,83 @@
+"""Every exception a user can meet. One root, one shape.
+
+A message is one line: *where: expected X, found Y. What to do.* Text that comes out of files or
+file names is escaped, so that a hostile name cannot write control codes to a terminal.
+"""
+
+from __future__ import annotations
+
+
+def printable(text: object) -> str:
+    """``text`` on one line, with control and unpaired surrogate characters escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for c in str(text)
+    )
+
+
+class UncropError(Exception):
+    """Root of all errors that are the input's or the environment's fault, not a bug.
+
+    Parameters
+    ----------
+    where
+        The file, and the place inside it, that the error is about.
+    expected, found
+        What the place should hold and what it does hold. Either may be empty.
+    remedy
+        What the user can do about it, as a full sentence.
+
+    """
+
+    def __init__(
+        self, where: object, expected: str = "", found: str = "", remedy: str = ""
+    ) -> None:
+        self.where = printable(where)
+        self.expected = printable(expected)
+        self.found = printable(found)
+        self.remedy = printable(remedy)
+        facts = [f"expected {self.expected}"] if self.expected else []
+        facts += [f"found {self.found}"] if self.found and self.expected else []
+        facts += [self.found] if self.found and not self.expected else []
+        body = ", ".join(facts)
+        text = f"{self.where}: {body}." if body else f"{self.where}."
+        super().__init__(f"{text} {self.remedy}".rstrip())
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MissingInputError(UncropError, FileNotFoundError):
+    """A file or folder that the work needs is not there."""
+
+
+class UnsafeFileError(UncropError):
+    """A file asks for something no data file needs: code, links, or more memory than it holds."""
+
+
+class FormatError(UncropError):
+    """A file is damaged or is not in the format its name promises."""
+
+
+class ConventionError(UncropError):
+    """The numbers are readable but cannot mean what they should: axes, units, image space, K."""
+
+
+class RecoveryError(UncropError):
+    """A lost value could not be recovered with certainty."""
+
+
+class FitError(UncropError):
+    """An estimate did not reach the quality asked for."""
+
+
+class TargetError(UncropError):
+    """The chosen target cannot hold this track. Nothing is dropped silently instead."""
+
+
+class BundleVersionError(UncropError):
+    """A bundle was written under a schema this version does not know."""
+
+
+class OutputError(UncropError):
+    """The output cannot be written: it exists, is not ours, or the disk refuses."""

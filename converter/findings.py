@@ -1,0 +1,46 @@
+"""Finding: one fact that a check established, for people and for machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from converter.errors import printable
+
+Severity = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact found by one check.
+
+    Attributes
+    ----------
+    check
+        Stable id of the check, e.g. ``"landmarks-missing"``.
+    severity
+        ``"error"``: the result would be wrong; ``"warning"``: something was repaired, left out
+        or is doubtful; ``"info"``: good to know.
+    where
+        File or quantity that it is about.
+    message
+        One sentence.
+    measured, limit, unit
+        The number behind the sentence and the bound it was held against, if there are any.
+    fix
+        What the user can do, or what was done.
+
+    """
+
+    check: str
+    severity: Severity
+    where: str
+    message: str
+    measured: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}"
+        return printable(f"{text} {self.fix}".rstrip())

@@ -1,0 +1,151 @@
+"""Rigid world-to-camera poses and the notations of rotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from converter.errors import ConventionError
+from converter.geometry.pixels import BatchFields, Floats
+
+OPENCV_FROM_OPENGL: Floats = np.diag([1.0, -1.0, -1.0])
+"""x right, y up, looks along -z  ->  x right, y down, looks along +z. Its own inverse."""
+
+OPENCV_FROM_PYTORCH3D: Floats = np.diag([-1.0, -1.0, 1.0])
+"""x left, y up, looks along +z  ->  x right, y down, looks along +z. Its own inverse."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pose(BatchFields):
+    """Rigid map ``x' = R x + t``; as a camera pose: world to camera, OpenCV axes, metres.
+
+    Attributes
+    ----------
+    R
+        Rotation matrices, shape (..., 3, 3), float64.
+    t
+        Translations, shape (..., 3), float64.
+
+    """
+
+    R: Floats
+    t: Floats
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "R", np.asarray(self.R, dtype=np.float64))
+        object.__setattr__(self, "t", np.asarray(self.t, dtype=np.float64))
+
+    def __len__(self) -> int:
+        return int(self.R.shape[0])
+
+    def __getitem__(self, index: int | slice | Floats) -> Pose:
+        return Pose(self.R[index], self.t[index])
+
+    def __matmul__(self, other: Pose) -> Pose:
+        """``(a_from_b @ b_from_c)`` is ``a_from_c``."""
+        return Pose(self.R @ other.R, (self.R @ other.t[..., None])[..., 0] + self.t)
+
+    def inverse(self) -> Pose:
+        """Return the map back; of a world-to-camera pose, camera-to-world."""
+        R = np.swapaxes(self.R, -1, -2)
+        return Pose(R, -(R @ self.t[..., None])[..., 0])
+
+    def __call__(self, points: ArrayLike) -> Floats:
+        """Map points (..., P, 3)."""
+        p = np.asarray(points, dtype=np.float64)
+        mapped: Floats = p @ np.swapaxes(self.R, -1, -2) + self.t[..., None, :]
+        return mapped
+
+    def change_axes(self, new_from_old: Floats) -> Pose:
+        """Return the same camera with other camera axes, e.g. ``OPENCV_FROM_OPENGL``."""
+        return Pose(new_from_old @ self.R, self.t @ new_from_old.T)
+
+    def rotation_defect(self) -> Floats:
+        """How far R is from a rotation: max |R R^T - I|, infinite where det R < 0; shape (...)."""
+        gram = self.R @ np.swapaxes(self.R, -1, -2) - np.eye(3)
+        defect = np.abs(gram).max(axis=(-1, -2))
+        result: Floats = np.where(np.linalg.det(self.R) > 0, defect, np.inf)
+        return result
+
+    def require_rotation(self, where: str, limit: float = 1e-3) -> None:
+        """Raise ConventionError unless every R is finite and a rotation within ``limit``."""
+        finite = np.isfinite(self.R).all() and np.isfinite(self.t).all()
+        if not finite:
+            raise ConventionError(where, "finite R and t", "NaN or infinity")
+        worst = float(np.max(self.rotation_defect(), initial=0.0))
+        if worst > limit:
+            found = "det R < 0 (mirrored axes)" if np.isinf(worst) else f"|R R^T - I| = {worst:.2g}"
+            raise ConventionError(where, f"a rotation matrix within {limit:g}", found)
+
+
+def matrix_from_rotation_6d(rows: ArrayLike) -> Floats:
+    """Rotation matrices (..., 3, 3) from 6D vectors (..., 6).
+
+    pytorch3d's convention (``transforms/rotation_conversions.py``, rotation_6d_to_matrix): the six
+    numbers are the first two **rows**, made orthonormal by Gram-Schmidt; the third is their cross
+    product. Stacking them as columns gives the inverse rotation.
+    """
+    d = np.asarray(rows, dtype=np.float64)
+    a1, a2 = d[..., :3], d[..., 3:]
+    b1 = a1 / np.linalg.norm(a1, axis=-1, keepdims=True)
+    b2 = a2 - (b1 * a2).sum(axis=-1, keepdims=True) * b1
+    b2 = b2 / np.linalg.norm(b2, axis=-1, keepdims=True)
+    return np.stack([b1, b2, np.cross(b1, b2)], axis=-2)
+
+
+def rotation_6d_from_matrix(R: ArrayLike) -> Floats:
+    """6D vectors (..., 6), the first two rows of R, from rotation matrices (..., 3, 3)."""
+    r = np.asarray(R, dtype=np.float64)
+    rows: Floats = r[..., :2, :].reshape(*r.shape[:-2], 6).copy()
+    return rows
+
+
+def matrix_from_rotation_vector(vectors: ArrayLike) -> Floats:
+    """Rotation matrices (..., 3, 3) from axis-angle vectors (..., 3), radians (Rodrigues)."""
+    w = np.asarray(vectors, dtype=np.float64)
+    angle = np.linalg.norm(w, axis=-1)[..., None, None]
+    k = np.zeros((*w.shape[:-1], 3, 3))
+    k[..., 0, 1], k[..., 0, 2], k[..., 1, 2] = -w[..., 2], w[..., 1], -w[..., 0]
+    k = k - np.swapaxes(k, -1, -2)
+    # sinc keeps both coefficients exact down to angle 0; (1 - cos a)/a^2 = sinc(a/2pi)^2 / 2.
+    first = np.sinc(angle / np.pi)
+    second = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    matrix: Floats = np.eye(3) + first * k + second * (k @ k)
+    return matrix
+
+
+def rotation_vector_from_matrix(R: ArrayLike) -> Floats:
+    """Axis-angle vectors (..., 3), |angle| <= pi, from rotation matrices (..., 3, 3).
+
+    Goes through the largest quaternion component, so that it is exact to rounding at every angle,
+    half turns included.
+    """
+    r = np.asarray(R, dtype=np.float64)
+    m00, m11, m22 = r[..., 0, 0], r[..., 1, 1], r[..., 2, 2]
+    squares = np.stack([m00 + m11 + m22, m00, m11, m22], axis=-1)
+    largest = np.argmax(squares, axis=-1)
+    x, y, z = r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]
+    xy, xz, yz = (
+        r[..., 0, 1] + r[..., 1, 0],
+        r[..., 0, 2] + r[..., 2, 0],
+        r[..., 1, 2] + r[..., 2, 1],
+    )
+    candidates = np.stack(
+        [
+            np.stack([1 + m00 + m11 + m22, x, y, z], axis=-1),
+            np.stack([x, 1 + m00 - m11 - m22, xy, xz], axis=-1),
+            np.stack([y, xy, 1 - m00 + m11 - m22, yz], axis=-1),
+            np.stack([z, xz, yz, 1 - m00 - m11 + m22], axis=-1),
+        ],
+        axis=-2,
+    )
+    q = np.take_along_axis(candidates, largest[..., None, None], axis=-2)[..., 0, :]
+    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
+    q = np.where(q[..., :1] < 0, -q, q)
+    sine = np.linalg.norm(q[..., 1:], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, q[..., :1])
+    factor = np.where(sine > 1e-12, angle / np.where(sine > 1e-12, sine, 1.0), 2.0)
+    vector: Floats = factor * q[..., 1:]
+    return vector

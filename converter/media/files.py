@@ -1,0 +1,67 @@
+"""Opening input files so that nothing but a regular file of bounded size is ever read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from converter.errors import FormatError, MissingInputError, UnsafeFileError
+from converter.media.limits import DEFAULT_LIMITS, Limits
+
+
+def read_bytes(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Read a whole regular file.
+
+    FIFOs and devices are refused without blocking; a file larger than ``limits.file_bytes`` (a
+    sparse terabyte, say) is refused before anything is read.
+
+    Raises
+    ------
+    MissingInputError
+        If it does not exist.
+    UnsafeFileError
+        If it is not a regular file, or too large.
+    FormatError
+        If the operating system refuses to read it.
+
+    """
+    descriptor = open_regular(path)
+    with os.fdopen(descriptor, "rb") as stream:
+        size = os.fstat(descriptor).st_size
+        if size > limits.file_bytes:
+            raise UnsafeFileError(
+                path,
+                f"at most {limits.file_bytes} bytes",
+                f"{size}",
+                "If it is genuine, raise the limit.",
+            )
+        return stream.read(limits.file_bytes)
+
+
+def open_regular(path: Path | str) -> int:
+    """Open a regular file for reading and return its descriptor; raises as `read_bytes`."""
+    try:
+        # O_NONBLOCK: opening a FIFO would otherwise wait for a writer, for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingInputError(path, "a file", "nothing") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FormatError(path, "a readable file", reason) from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        found = "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"
+        raise UnsafeFileError(path, "a regular file", found)
+    return descriptor
+
+
+def sha256_of(path: Path | str) -> str:
+    """SHA-256 of a regular file of any size, as hex; raises as `read_bytes`."""
+    digest = hashlib.sha256()
+    with os.fdopen(open_regular(path), "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

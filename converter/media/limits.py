@@ -1,0 +1,37 @@
+"""How much a file may ask for. One place for every bound; all can be raised by the caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds for what a single input file may hold or make us allocate.
+
+    The defaults are far above what trackers write, and far below what hurts a laptop.
+    """
+
+    file_bytes: int = 256 * 2**20
+    """A whole .frame, .pt, .npy, .npz, .ply or image file."""
+    member_bytes: int = 64 * 2**20
+    """One uncompressed member of an archive."""
+    member_ratio: int = 200
+    """Uncompressed over compressed size of a member."""
+    members: int = 4096
+    """Number of members of an archive."""
+    nesting: int = 32
+    """Depth of containers inside containers."""
+    opcodes: int = 1_000_000
+    """Operations in one pickle stream."""
+    elements: int = 1_000_000
+    """Elements of one array in a .frame or bbox.pt."""
+    image_pixels: int = 64_000_000
+    """Pixels of one image, by its header."""
+    mesh_vertices: int = 2_000_000
+    """Vertices, and likewise faces, of one mesh."""
+    frames: int = 1_000_000
+    """Frames of one track."""
+
+
+DEFAULT_LIMITS = Limits()

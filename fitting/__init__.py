@@ -1,0 +1,1 @@
+"""Everything with a tolerance, an iteration or a detector. Exact formulas live in ``converter``."""
