@@ -1,18 +1,28 @@
 """Every exception a user can meet. One root, one shape.
 
 A message is one line: *where: expected X, found Y. What to do.* Text that comes out of files or
-file names is escaped, so that a hostile name cannot write control codes to a terminal.
+file names is escaped, so that a hostile name cannot write control codes to a terminal, nor markup
+where a message is printed through rich.
 """
 
 from __future__ import annotations
 
+import re
+
+_MARKUP_TAG = re.compile(r"(?<!\\)((?:\\\\)*)(?=\[[a-z#/@])")
+"""Where rich sees a tag: a bracket before a letter, #, / or @, that no odd backslash escapes."""
+
 
 def printable(text: object) -> str:
-    """``text`` on one line, with control and unpaired surrogate characters escaped."""
-    return "".join(
+    """``text`` on one line: control characters, unpaired surrogates and rich markup escaped.
+
+    Escaping twice is escaping once, so texts that quote another message stay readable.
+    """
+    line = "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii")
         for c in str(text)
     )
+    return _MARKUP_TAG.sub(r"\1\\", line)
 
 
 class UncropError(Exception):
@@ -45,6 +55,10 @@ class UncropError(Exception):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    def __reduce__(self) -> tuple[type[UncropError], tuple[str, str, str, str]]:
+        # Exceptions are rebuilt from args otherwise, which hold the message and not the fields.
+        return type(self), (self.where, self.expected, self.found, self.remedy)
 
 
 class MissingInputError(UncropError, FileNotFoundError):

@@ -158,6 +158,11 @@ class Track:
         """Time of each frame in the source sequence, seconds."""
         return None if self.source_indices is None else self.source_indices / self.fps
 
+    def with_findings(self, findings: Sequence[Finding], steps: Sequence[str] = ()) -> Track:
+        """Return the track with more findings, and more steps in its provenance."""
+        provenance = replace(self.provenance, steps=(*self.provenance.steps, *steps))
+        return replace(self, findings=(*self.findings, *findings), provenance=provenance)
+
     def require_crop(self) -> Crop:
         """Return `crop`.
 
@@ -176,6 +181,16 @@ class Track:
             )
         return self.crop
 
+    def _require_size(self, size: Size | None) -> None:
+        """Raise ConventionError unless K speaks of an image of ``size``, as far as it is known."""
+        if size is not None and self.intrinsics.size != size:
+            raise ConventionError(
+                f"{self.name}: intrinsics",
+                f"K of the {size} {self.image_space}",
+                f"K of a {self.intrinsics.size} image",
+                "Does the crop belong to this track?",
+            )
+
     def _map(self, space: ImageSpace, affine: PixelAffine, size: Size) -> Track:
         return replace(self, intrinsics=self.intrinsics.map(affine, size), image_space=space)
 
@@ -186,6 +201,8 @@ class Track:
         ------
         MissingInputError
             If the crop, or the size of the source frame, is not known.
+        ConventionError
+            If K speaks of an image of another size than the crop.
 
         """
         if self.image_space == "source":
@@ -198,6 +215,7 @@ class Track:
                 "neither",
                 "Give --source DIR_OR_VIDEO.",
             )
+        self._require_size(crop.output)
         return self._map("source", crop.source_from_crop, crop.source)
 
     def in_crop(self) -> Track:
@@ -207,11 +225,14 @@ class Track:
         ------
         MissingInputError
             If the crop is not known.
+        ConventionError
+            If K speaks of an image of another size than the source.
 
         """
         if self.image_space == "crop":
             return self
         crop = self.require_crop()
+        self._require_size(crop.source)
         return self._map("crop", crop.crop_from_source, crop.output)
 
     def project(self, index: int, points: Floats) -> Floats:
@@ -219,8 +240,22 @@ class Track:
         return self.intrinsics[index].project(self.w2c[index](points))
 
     def require_consistent(self) -> None:
-        """Raise ConventionError unless the arrays agree on the number of frames and are finite."""
+        """Raise ConventionError unless the parts agree with each other.
+
+        Frames are counted alike by all parts, ids ascend, poses are rotations, K is finite and
+        speaks of the image of `image_space`.
+        """
         n = len(self)
+        if n == 0:
+            raise ConventionError(self.name, "at least one frame", "none")
+        if np.any(np.diff(self.frame_ids) <= 0):
+            raise ConventionError(f"{self.name}: frame_ids", "ascending ids", "another order")
+        if self.w2c.R.ndim != 3:
+            raise ConventionError(f"{self.name}: w2c", "one pose per frame", "one pose")
+        per_frame = {
+            name: getattr(self.flame, name)
+            for name in ("expression", "jaw", "eyes", "eyelids", "light")
+        }
         lengths = {
             "w2c": len(self.w2c),
             "intrinsics": self.intrinsics.n_frames,
@@ -230,12 +265,16 @@ class Track:
             "meshes": None if self.meshes is None else len(self.meshes),
             "crop_frames": None if self.crop_frames is None else len(self.crop_frames),
             "source_frames": None if self.source_frames is None else len(self.source_frames),
+            **{f"flame.{k}": None if v is None else len(v) for k, v in per_frame.items()},
         }
         for what, length in lengths.items():
             if length is not None and length != n:
                 raise ConventionError(f"{self.name}: {what}", f"{n} frames", f"{length}")
-        if n == 0:
-            raise ConventionError(self.name, "at least one frame", "none")
         self.w2c.require_rotation(f"{self.name}: w2c")
         if not np.isfinite(self.intrinsics.matrix).all():
             raise ConventionError(f"{self.name}: intrinsics", "finite numbers", "NaN or infinity")
+        if np.any(np.less_equal(self.intrinsics.fx, 0) | np.less_equal(self.intrinsics.fy, 0)):
+            raise ConventionError(f"{self.name}: intrinsics", "focal lengths > 0", "others")
+        if self.crop is not None:
+            in_crop = self.image_space == "crop"
+            self._require_size(self.crop.output if in_crop else self.crop.source)

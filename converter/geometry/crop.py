@@ -29,14 +29,32 @@ class BBox:
         """Extent of the rectangle."""
         return Size(self.x_max - self.x_min, self.y_max - self.y_min)
 
-    def clamped(self, source: Size) -> BBox:
-        """Return the part that the tracker cuts: its slices end at W-1 and H-1, exclusive."""
-        return BBox(
+    def clamped(self, source: Size | None) -> BBox:
+        """Return the part that the tracker cuts: its slices end at W-1 and H-1, exclusive.
+
+        Without a source only the lower borders are known.
+
+        Raises
+        ------
+        ConventionError
+            If nothing of the box lies inside the source.
+
+        """
+        cut = BBox(
             max(self.x_min, 0),
-            min(self.x_max, source.width - 1),
+            min(self.x_max, source.width - 1) if source else self.x_max,
             max(self.y_min, 0),
-            min(self.y_max, source.height - 1),
+            min(self.y_max, source.height - 1) if source else self.y_max,
         )
+        if cut.x_min >= cut.x_max or cut.y_min >= cut.y_max:
+            inside = f"the {source} source" if source else "the source"
+            raise ConventionError(
+                "bbox",
+                f"x_min < x_max, y_min < y_max, inside {inside}",
+                str(self),
+                "Its order is x_min, x_max, y_min, y_max; is it from another video?",
+            )
+        return cut
 
     def __str__(self) -> str:
         return f"[{self.x_min}, {self.x_max}, {self.y_min}, {self.y_max}]"
@@ -66,15 +84,14 @@ class Crop:
     output: Size
 
     def __post_init__(self) -> None:
-        size = self.bbox.size
-        if size.width <= 0 or size.height <= 0:
-            inside = f" of the {self.source} source" if self.source else ""
-            raise ConventionError(
-                "bbox",
-                f"x_min < x_max, y_min < y_max, inside{inside or ' the source'}",
-                str(self.bbox),
-                "Its order is x_min, x_max, y_min, y_max; is it from another video?",
-            )
+        cut, output = self.bbox.size, self.output
+        if min(cut.width, cut.height, output.width, output.height) <= 0:
+            raise ConventionError("crop", "a cut and an output of one pixel or more", str(self))
+        if self.pad_x < 0 or self.pad_y < 0:
+            raise ConventionError("crop", "a pad of 0 or more", str(self))
+
+    def __str__(self) -> str:
+        return f"bbox {self.bbox}, pad {self.pad_x} and {self.pad_y}, resized to {self.output}"
 
     @classmethod
     def from_bbox(cls, bbox: BBox, source: Size | None, output: Size) -> Crop:
@@ -89,7 +106,7 @@ class Crop:
             If nothing of the box lies inside the source.
 
         """
-        cut = bbox.clamped(source) if source else bbox
+        cut = bbox.clamped(source)
         width, height = cut.size.width, cut.size.height
         side = max(width, height)
         pad_x, pad_y = (side - width) // 2, (side - height) // 2
@@ -160,7 +177,14 @@ class Window:
         """Return the canvas of ``size`` and ``focal`` px centred on the principal point.
 
         ``x' = focal/fx (x - cx) + W/2`` and likewise for y: ``A = K' K^-1``.
+
+        Raises
+        ------
+        ConventionError
+            If ``focal`` is not positive.
+
         """
+        _require_focal(focal)
         sx, sy = focal / image.fx, focal / image.fy
         width, height = size.width / 2, size.height / 2
         affine = PixelAffine(sx, sy, width - sx * image.cx, height - sy * image.cy)
@@ -173,27 +197,39 @@ class Window:
         Raises
         ------
         ConventionError
-            If the principal point lies outside the image, or within a pixel of its border.
+            If the principal point lies outside the image, or within a canvas pixel of its border,
+            or if ``focal`` is not positive.
 
         """
         size = cls._even_size(image, focal, np.minimum, np.floor)
         if size.width <= 0 or size.height <= 0:
             raise ConventionError(
                 "K",
-                f"a principal point inside the {image.size} image",
-                f"({np.mean(image.cx):.1f}, {np.mean(image.cy):.1f})",
+                f"a principal point inside the {image.size} image in every frame",
+                f"cx {np.min(image.cx):.1f} to {np.max(image.cx):.1f}, "
+                f"cy {np.min(image.cy):.1f} to {np.max(image.cy):.1f}",
                 "No canvas centred on it lies inside the image.",
             )
         return cls.centred(image, size, focal)
 
     @classmethod
     def around(cls, image: Intrinsics, focal: float) -> Window:
-        """Return the smallest canvas of even size that keeps the whole image."""
+        """Return the smallest canvas of even size that keeps the whole image.
+
+        Raises
+        ------
+        ConventionError
+            If ``focal`` is not positive.
+
+        """
         return cls.centred(image, cls._even_size(image, focal, np.maximum, np.ceil), focal)
 
     @staticmethod
     def _even_size(image: Intrinsics, focal: float, nearer: np.ufunc, rounded: np.ufunc) -> Size:
         """Twice the distance from the principal point to the nearer (or farther) border."""
+        _require_focal(focal)
+        if not np.isfinite(image.matrix).all():
+            raise ConventionError("K", "finite numbers", "NaN or infinity")
 
         def extent(scale: Scalar, centre: Scalar, side: int) -> int:
             half = nearer.reduce(np.ravel(scale * nearer(centre, side - centre)))
@@ -203,3 +239,8 @@ class Window:
             extent(focal / image.fx, image.cx, image.size.width),
             extent(focal / image.fy, image.cy, image.size.height),
         )
+
+
+def _require_focal(focal: float) -> None:
+    if not 0 < focal < np.inf:
+        raise ConventionError("canvas", "a positive focal length", f"{focal} px")

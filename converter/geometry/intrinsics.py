@@ -47,7 +47,7 @@ class Intrinsics(BatchFields):
 
         """
         k = np.asarray(K, dtype=np.float64)
-        expected = "[[fx, 0, cx], [0, fy, cy], [0, 0, 1]], finite, with fx, fy > 0"
+        expected = "rows (fx, 0, cx), (0, fy, cy), (0, 0, 1), finite, with fx, fy > 0"
         shape_ok = k.shape[-2:] == (3, 3)
         if not shape_ok or not np.isfinite(k).all():
             found = "numbers that are not finite" if shape_ok else f"shape {k.shape}"
@@ -55,7 +55,7 @@ class Intrinsics(BatchFields):
         zeros = np.abs(k[..., [0, 1, 2, 2], [1, 0, 0, 1]])
         if np.any(zeros > 1e-6) or np.any(np.abs(k[..., 2, 2] - 1) > 1e-6):
             transposed = np.all(np.abs(k[..., :2, 2]) < 1e-6) and np.any(k[..., 2, :2] != 0)
-            raise ConventionError("K", expected, "K transposed" if transposed else "another shape")
+            raise ConventionError("K", expected, "K transposed" if transposed else "skew or worse")
         if np.any(k[..., [0, 1], [0, 1]] <= 0):
             raise ConventionError("K", expected, "a focal length that is not positive")
         return cls(k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2], size)
@@ -81,8 +81,10 @@ class Intrinsics(BatchFields):
             If fx and fy differ: NDC of the tracker holds one focal length.
 
         """
-        if not np.array_equal(self.fx, self.fy):
-            raise ConventionError("K", "fx == fy", f"fx {self.fx}, fy {self.fy}")
+        if np.any(self.fx != self.fy):
+            ratio = np.ravel(self.fx / self.fy)
+            worst = ratio[np.argmax(np.abs(ratio - 1))]
+            raise ConventionError("K", "fx == fy", f"fx = {worst:.9g} fy")
         s = min(self.size.width, self.size.height) / 2
         offset = (self.size.width / 2 - self.cx) / s, (self.size.height / 2 - self.cy) / s
         return self.fx / s, np.stack(np.broadcast_arrays(*offset), axis=-1)

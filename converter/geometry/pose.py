@@ -28,16 +28,28 @@ class Pose(BatchFields):
     t
         Translations, shape (..., 3), float64.
 
+    Raises
+    ------
+    ConventionError
+        If the shapes are others, or their leading axes differ.
+
     """
 
     R: Floats
     t: Floats
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "R", np.asarray(self.R, dtype=np.float64))
-        object.__setattr__(self, "t", np.asarray(self.t, dtype=np.float64))
+        R, t = np.asarray(self.R, dtype=np.float64), np.asarray(self.t, dtype=np.float64)
+        if R.shape[-2:] != (3, 3) or t.shape != R.shape[:-1]:
+            raise ConventionError(
+                "pose", "R of shape (..., 3, 3) and t of shape (..., 3)", f"{R.shape} and {t.shape}"
+            )
+        object.__setattr__(self, "R", R)
+        object.__setattr__(self, "t", t)
 
     def __len__(self) -> int:
+        if self.R.ndim == 2:
+            raise TypeError("a single pose has no length")
         return int(self.R.shape[0])
 
     def __getitem__(self, index: int | slice | Floats) -> Pose:
@@ -64,9 +76,11 @@ class Pose(BatchFields):
 
     def rotation_defect(self) -> Floats:
         """How far R is from a rotation: max |R R^T - I|, infinite where det R < 0; shape (...)."""
-        gram = self.R @ np.swapaxes(self.R, -1, -2) - np.eye(3)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = self.R @ np.swapaxes(self.R, -1, -2) - np.eye(3)
+            right_handed = np.linalg.det(self.R) > 0
         defect = np.abs(gram).max(axis=(-1, -2))
-        result: Floats = np.where(np.linalg.det(self.R) > 0, defect, np.inf)
+        result: Floats = np.where(right_handed, defect, np.inf)
         return result
 
     def require_rotation(self, where: str, limit: float = 1e-3) -> None:
@@ -75,8 +89,10 @@ class Pose(BatchFields):
         if not finite:
             raise ConventionError(where, "finite R and t", "NaN or infinity")
         worst = float(np.max(self.rotation_defect(), initial=0.0))
-        if worst > limit:
-            found = "det R < 0 (mirrored axes)" if np.isinf(worst) else f"|R R^T - I| = {worst:.2g}"
+        if not worst <= limit:  # NaN, where entries are so large that R R^T overflows, is refused
+            largest = float(np.abs(self.R).max())
+            found = "det R <= 0 (mirrored axes)" if np.isinf(worst) else f"|R R^T - I| = {worst:.2g}"
+            found = found if largest < 10 else f"entries up to {largest:.2g}"
             raise ConventionError(where, f"a rotation matrix within {limit:g}", found)
 
 
@@ -85,14 +101,17 @@ def matrix_from_rotation_6d(rows: ArrayLike) -> Floats:
 
     pytorch3d's convention (``transforms/rotation_conversions.py``, rotation_6d_to_matrix): the six
     numbers are the first two **rows**, made orthonormal by Gram-Schmidt; the third is their cross
-    product. Stacking them as columns gives the inverse rotation.
+    product. Stacking them as columns gives the inverse rotation. Rows that span no plane (zeros)
+    give NaN, which `Pose.require_rotation` refuses.
     """
     d = np.asarray(rows, dtype=np.float64)
     a1, a2 = d[..., :3], d[..., 3:]
-    b1 = a1 / np.linalg.norm(a1, axis=-1, keepdims=True)
-    b2 = a2 - (b1 * a2).sum(axis=-1, keepdims=True) * b1
-    b2 = b2 / np.linalg.norm(b2, axis=-1, keepdims=True)
-    return np.stack([b1, b2, np.cross(b1, b2)], axis=-2)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        b1 = a1 / np.linalg.norm(a1, axis=-1, keepdims=True)
+        b2 = a2 - (b1 * a2).sum(axis=-1, keepdims=True) * b1
+        b2 = b2 / np.linalg.norm(b2, axis=-1, keepdims=True)
+        b3 = np.cross(b1, b2)
+    return np.stack([b1, b2, b3], axis=-2)
 
 
 def rotation_6d_from_matrix(R: ArrayLike) -> Floats:
