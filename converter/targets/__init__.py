@@ -1,0 +1,1 @@
+"""One module or package per thing we write; each ends in ``TARGET`` (see converter.registry)."""

@@ -1,0 +1,275 @@
+"""Still images: sizes from headers, bounded decoding, exact resampling, encoding."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from converter.errors import FormatError, UnsafeFileError
+from converter.geometry.crop import Crop
+from converter.geometry.pixels import Floats, PixelAffine, Size
+from converter.media.files import read_bytes
+from converter.media.limits import DEFAULT_LIMITS, Limits
+from converter.track import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+_END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
+_EXIF_ORIENTATION = 0x0112
+
+
+def list_images(folder: Path) -> list[Path]:
+    """PNG and JPEG files of a folder, in the order in which trackers read them (sorted)."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def read_size(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Size:
+    """Size of a PNG or JPEG by its header, after the EXIF orientation that decoders apply.
+
+    Raises
+    ------
+    FormatError
+        If it is neither, or the header is damaged.
+    UnsafeFileError
+        If the header announces more than ``limits.image_pixels``.
+
+    """
+    return _header(read_bytes(path, limits), str(path), limits)[0]
+
+
+def _header(data: bytes, where: str, limits: Limits) -> tuple[Size, str]:
+    from PIL import Image as Pillow
+
+    try:
+        with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            kind = str(image.format)
+            # Trackers read with cv2.imread, which turns JPEGs by their EXIF orientation.
+            turned = kind == "JPEG" and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Pillow.DecompressionBombError as error:
+        raise UnsafeFileError(where, "an image of ordinary size", str(error)) from None
+    except Exception as error:  # Pillow's header parsers raise nearly anything on damaged input
+        raise FormatError(
+            where, "a PNG or JPEG image", f"{type(error).__name__}: {error}".split("<_io")[0]
+        ) from None
+    size = Size(height, width) if turned else Size(width, height)
+    if size.n_pixels > limits.image_pixels:
+        raise UnsafeFileError(
+            where,
+            f"at most {limits.image_pixels / 1e6:g} megapixels",
+            f"{size} by its header",
+            "If it is genuine, raise the limit.",
+        )
+    return size, kind
+
+
+def decode_image(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Image:
+    """Decode PNG or JPEG bytes to (H, W, 3) uint8, blue first, exactly as cv2.imread does.
+
+    Raises
+    ------
+    FormatError
+        If the data are damaged or end early.
+    UnsafeFileError
+        If the header announces more pixels than allowed.
+
+    """
+    import cv2
+
+    size, kind = _header(data, where, limits)
+    # Decoders fill the missing rows of a truncated file with grey and only warn.
+    if _END_MARKS[kind] not in data[-4096:]:
+        raise FormatError(where, f"a whole {kind} file", "one that ends early")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None or Size.of(image) != size:
+        raise FormatError(where, f"a {size} {kind} image", "data that do not decode")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def read_image(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Image:
+    """Read a PNG or JPEG file; see `decode_image`."""
+    return decode_image(read_bytes(path, limits), str(path), limits)
+
+
+def encode_image(image: Image, suffix: Literal[".jpg", ".png"], quality: int = 95) -> bytes:
+    """Encode as JPEG of ``quality`` 1..100 or PNG; RGBA is given as (H, W, 4), blue first."""
+    import cv2
+
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
+    _, data = cv2.imencode(suffix, image, parameters)
+    return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """`converter.track.Frames` over image files."""
+
+    paths: tuple[Path, ...]
+    size: Size
+    limits: Limits = DEFAULT_LIMITS
+
+    @classmethod
+    def of(cls, paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS) -> ImageFiles:
+        """Frames over ``paths`` (at least one); the size is read from the first header."""
+        return cls(tuple(paths), read_size(paths[0], limits), limits)
+
+    @property
+    def origin(self) -> str:
+        """Folder of the images."""
+        return str(self.paths[0].parent)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        """File name of one image."""
+        return self.paths[index].name
+
+    def read(self, index: int) -> Image:
+        """Decode one image; raises FormatError if its size differs from the others'."""
+        image = read_image(self.paths[index], self.limits)
+        if Size.of(image) != self.size:
+            raise FormatError(
+                self.paths[index], f"{self.size} like the other images", f"{Size.of(image)}"
+            )
+        return image
+
+    def stream(self, indices: Sequence[int]) -> Iterator[Image]:
+        """Decode images one after the other."""
+        return (self.read(index) for index in indices)
+
+
+def render_crop(source: Image, crop: Crop) -> Image:
+    """Cut, zero-pad and resize as the tracker does (its image.py:45-57, INTER_CUBIC)."""
+    import cv2
+
+    box, padded = crop.bbox, crop.padded_size
+    canvas = np.zeros((*padded.shape, 3), np.uint8)
+    cut = source[box.y_min : box.y_max, box.x_min : box.x_max]
+    canvas[crop.pad_y : crop.pad_y + cut.shape[0], crop.pad_x : crop.pad_x + cut.shape[1]] = cut
+    if padded == crop.output:
+        return canvas
+    size = (crop.output.width, crop.output.height)
+    return np.asarray(cv2.resize(canvas, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def resample(image: Image, canvas_from_image: PixelAffine, size: Size) -> Image:
+    """Draw ``image`` on a canvas; outside the image its border pixels are repeated.
+
+    Bicubic with a = -1/2, which reproduces linear ramps exactly and so moves nothing (OpenCV's
+    a = -3/4 moves edges by up to 0.05 px); when shrinking, the kernel is widened against aliasing.
+    A whole-pixel shift copies pixels unchanged.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8.
+    canvas_from_image
+        Edge-origin map, one frame's.
+    size
+        Size of the canvas.
+
+    Returns
+    -------
+    (size.height, size.width, 3) uint8.
+
+    """
+    a = canvas_from_image
+    if a.sx == 1 and a.sy == 1:
+        return _shift(image, float(a.tx), float(a.ty), size)
+    return _rescale(image, a, size)
+
+
+def resample_nearest(
+    image: Image, canvas_from_image: PixelAffine, size: Size, outside: tuple[int, int, int]
+) -> Image:
+    """Draw ``image`` by nearest neighbour (labels keep their exact colours)."""
+    back = canvas_from_image.inverse()
+    x = np.floor((np.arange(size.width) + 0.5) * back.sx + back.tx).astype(np.int64)
+    y = np.floor((np.arange(size.height) + 0.5) * back.sy + back.ty).astype(np.int64)
+    height, width = image.shape[:2]
+    inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
+    canvas = np.empty((*size.shape, 3), np.uint8)
+    canvas[:] = outside
+    picked = image[np.clip(y, 0, height - 1)[:, None], np.clip(x, 0, width - 1)[None, :]]
+    inside = inside_y[:, None] & inside_x[None, :]
+    canvas[inside] = picked[inside]
+    return canvas
+
+
+def _bicubic_taps(fraction: float) -> Floats:
+    """Weights of pixels -1, 0, 1, 2 at ``fraction`` between pixels 0 and 1 (a = -1/2)."""
+    f = fraction
+    return np.array(
+        [
+            -0.5 * f + f * f - 0.5 * f**3,
+            1 - 2.5 * f * f + 1.5 * f**3,
+            0.5 * f + 2 * f * f - 1.5 * f**3,
+            -0.5 * f * f + 0.5 * f**3,
+        ]
+    )
+
+
+def _shift(image: Image, tx: float, ty: float, size: Size) -> Image:
+    """Scale 1: a copy for whole pixels, else one separable filter with constant taps."""
+    import cv2
+
+    x, y = math.floor(-tx + 1e-9), math.floor(-ty + 1e-9)
+    fraction_x, fraction_y = max(-tx - x, 0.0), max(-ty - y, 0.0)
+    if fraction_x < 1e-9 and fraction_y < 1e-9:
+        return _cut(image, x, y, size)
+    region = _cut(image, x - 1, y - 1, Size(size.width + 3, size.height + 3))
+    filtered = cv2.sepFilter2D(
+        region, -1, _bicubic_taps(fraction_x), _bicubic_taps(fraction_y), anchor=(1, 1)
+    )
+    return np.ascontiguousarray(filtered[1 : 1 + size.height, 1 : 1 + size.width])
+
+
+def _rescale(image: Image, a: PixelAffine, size: Size) -> Image:
+    from PIL import Image as Pillow
+
+    x0, y0 = -a.tx / a.sx, -a.ty / a.sy
+    x1, y1 = (size.width - a.tx) / a.sx, (size.height - a.ty) / a.sy
+    support_x, support_y = (2 * max(1.0, 1 / s) + 1 for s in (a.sx, a.sy))
+    left, top = math.floor(x0 - support_x), math.floor(y0 - support_y)
+    right, bottom = math.ceil(x1 + support_x), math.ceil(y1 + support_y)
+    region = _cut(image, left, top, Size(right - left, bottom - top))
+    box = (x0 - left, y0 - top, x1 - left, y1 - top)
+    resized = Pillow.fromarray(region).resize(
+        (size.width, size.height), Pillow.Resampling.BICUBIC, box=box
+    )
+    return np.asarray(resized, np.uint8)
+
+
+def _cut(image: Image, x: int, y: int, size: Size) -> Image:
+    """Cut the ``size`` pixels from column x, row y on; outside, border pixels are repeated."""
+    import cv2
+
+    height, width = image.shape[:2]
+    right, bottom = x + size.width, y + size.height
+    inner = image[
+        min(max(y, 0), height - 1) : max(min(bottom, height), 1),
+        min(max(x, 0), width - 1) : max(min(right, width), 1),
+    ]
+    if inner.shape[:2] == size.shape:
+        return np.ascontiguousarray(inner)
+    left, top = min(max(-x, 0), size.width - 1), min(max(-y, 0), size.height - 1)
+    return np.asarray(
+        cv2.copyMakeBorder(
+            inner,
+            top,
+            size.height - top - inner.shape[0],
+            left,
+            size.width - left - inner.shape[1],
+            cv2.BORDER_REPLICATE,
+        ),
+        np.uint8,
+    )

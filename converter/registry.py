@@ -1,0 +1,190 @@
+"""Finds sources and targets by file name, and imports only the one asked for.
+
+A format is one module (or package) in ``converter.sources`` or ``converter.targets`` whose name is
+its name on the command line. It ends in ``SOURCE`` or ``TARGET``, of the protocol given here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+from converter.errors import FormatError, MissingInputError
+from converter.findings import Finding
+from converter.media.limits import DEFAULT_LIMITS, Limits
+from converter.track import Track
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""``progress(stage, done, total)``: called as work goes on; may be called very often."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Ignore progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a user can say about a track that its files do not.
+
+    Attributes
+    ----------
+    actor
+        Folder with bbox.pt, images/ and kpt/, when it is not found beside the track.
+    source
+        Folder of source frames, or the video.
+    bbox
+        The bbox.pt file.
+    begin_frames
+        The tracker's ``begin_frames``: how many images come before frame 0.
+    fps
+        Frames per second at which the tracker extracted the video.
+    skip_damaged
+        Leave out frames whose files cannot be read, instead of stopping.
+    hash_inputs
+        Hash the input files for the provenance; reading for display only can do without.
+    limits
+        Bounds for every input file.
+
+    """
+
+    actor: Path | None = None
+    source: Path | None = None
+    bbox: Path | None = None
+    begin_frames: int | None = None
+    fps: float | None = None
+    skip_damaged: bool = False
+    hash_inputs: bool = True
+    limits: Limits = DEFAULT_LIMITS
+    progress: Progress = no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A file that the target's trainer wants, that cannot be derived, and what makes it."""
+
+    file: str
+    purpose: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a target wrote.
+
+    Attributes
+    ----------
+    path
+        The folder or file.
+    summary
+        Facts worth a line each, e.g. ``max reprojection difference 0.00004 px over 75 frames``.
+    findings
+        What was repaired, left out or doubted while writing.
+    missing
+        What the trainer still wants.
+    next_command
+        What to run next; empty if there is nothing.
+
+    """
+
+    path: Path
+    summary: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    next_command: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """One tracker's output, read into a Track."""
+
+    name: str
+    summary: str
+
+    def sniff(self, path: Path) -> bool:
+        """Whether ``path`` looks like this format, by names and first bytes only."""
+
+    def read(self, path: Path, options: ReadOptions) -> Track:
+        """Read the track; raises UncropError."""
+
+
+class Target(Protocol):
+    """One trainer's dataset, written from a Track."""
+
+    name: str
+    summary: str
+    options: type[Any]
+    """Dataclass of the target's own options; every field has a default."""
+
+    def require(self, track: Track, options: Any) -> None:
+        """Raise TargetError or MissingInputError if the track lacks what the target needs."""
+
+    def write(
+        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
+    ) -> Written:
+        """Write the dataset whole or not at all; raises UncropError."""
+
+    def check(self, out: Path) -> list[Finding]:
+        """Re-read a written dataset as its consumer does, and reproject."""
+
+
+def names(kind: str) -> list[str]:
+    """Names of all ``"sources"`` or ``"targets"``."""
+    package = importlib.import_module(f"converter.{kind}")
+    found = (m.name for m in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def source(name: str) -> Source:
+    """Return a source by name; raises FormatError, with the nearest names, if there is none."""
+    found: Source = _load("sources", name).SOURCE
+    return found
+
+
+def target(name: str) -> Target:
+    """Return a target by name; raises FormatError, with the nearest names, if there is none."""
+    found: Target = _load("targets", name).TARGET
+    return found
+
+
+def _load(kind: str, name: str) -> Any:
+    module, known = name.replace("-", "_"), names(kind)
+    if module not in known:
+        near = difflib.get_close_matches(module, known, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else ""
+        raise FormatError(f"{kind[:-1]} {name}", f"one of {', '.join(known)}", name, remedy)
+    return importlib.import_module(f"converter.{kind}.{module}")
+
+
+def detect_source(path: Path) -> Source:
+    """Return the source that recognises ``path``.
+
+    Raises
+    ------
+    MissingInputError
+        If nothing is there.
+    FormatError
+        If no source recognises it.
+
+    """
+    if not path.exists():
+        parent = path.absolute().parent
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in parent.iterdir()] if parent.is_dir() else [], n=1
+        )
+        remedy = f"Did you mean {path.parent / near[0]}?" if near else ""
+        raise MissingInputError(path, "a track", "nothing", remedy)
+    for name in names("sources"):
+        candidate = source(name)
+        if candidate.sniff(path):
+            return candidate
+    raise FormatError(
+        path,
+        "a tracker's output folder, its checkpoint folder, its actor folder or a bundle",
+        "a folder without .frame files" if path.is_dir() else "another kind of file",
+        "Give the folder that holds checkpoint/, or a parent of it.",
+    )

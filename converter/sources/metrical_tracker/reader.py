@@ -1,0 +1,510 @@
+"""Reading a whole metrical-tracker track."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import (
+    ConventionError,
+    FormatError,
+    MissingInputError,
+    UncropError,
+    UnsafeFileError,
+)
+from converter.findings import Finding
+from converter.geometry.crop import BBox, Crop
+from converter.geometry.pixels import Floats, Size, pixels_from_index
+from converter.media.arrays import read_npy
+from converter.media.files import read_bytes, sha256_of
+from converter.media.images import ImageFiles, list_images, read_size, render_crop
+from converter.media.limits import Limits
+from converter.media.meshes import MeshFiles
+from converter.media.torchfile import read_torch
+from converter.media.video import VideoFrames
+from converter.registry import ReadOptions
+from converter.sources.metrical_tracker.cameras import Cameras, leftover_frames, read_cameras
+from converter.sources.metrical_tracker.evidence import settle_image_space
+from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
+from converter.sources.metrical_tracker.numbering import Numbering, find_numbering
+from converter.sources.metrical_tracker.payload import FramePayload, read_frame
+from converter.track import Flame, Frames, Image, InputFile, Provenance, Track
+
+_DEFAULT_FPS = 25.0
+_N_LANDMARKS = 68
+_N_DENSE_LANDMARKS = 478
+
+
+def read_track(path: Path, options: ReadOptions) -> Track:
+    """Read a track from any of its folders.
+
+    Raises
+    ------
+    UncropError
+        One clear line; what can be repaired with certainty is repaired and becomes a Finding.
+
+    """
+    return _Reader(find_folders(path, options), options).read()
+
+
+def read_bbox(path: Path, limits: Limits) -> BBox:
+    """Read bbox.pt: ``[x_min, x_max, y_min, y_max]`` as array, tensor, list or numpy scalars.
+
+    Source: datasets/generate_dataset.py:65-68, image.py:42.
+
+    Raises
+    ------
+    FormatError, UnsafeFileError
+        If the file is damaged or holds anything but four whole numbers.
+
+    """
+    content = read_torch(path, limits).content
+    expected = "four whole numbers x_min, x_max, y_min, y_max"
+    if not isinstance(content, list | tuple | np.ndarray):
+        raise FormatError(path, expected, type(content).__name__)
+    try:
+        values = np.asarray(content, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise FormatError(path, expected, "a list of other things") from None
+    if values.shape != (4,) or not np.all(np.isfinite(values)) or np.any(values % 1):
+        raise FormatError(path, expected, f"{values.tolist()}"[:80])
+    return BBox(*(int(v) for v in values))
+
+
+@dataclass
+class _Reader:
+    """Carries what several steps of one reading share."""
+
+    folders: TrackFolders
+    options: ReadOptions
+    findings: list[Finding] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+    def read(self) -> Track:
+        payloads = self._payloads()
+        ids = [int(p.path.stem) for p in payloads]
+        crop_size = self._crop_size(payloads)
+        crop = self._crop(crop_size)
+        cameras = read_cameras(payloads, crop_size, self.source_size, crop)
+        self.findings += cameras.findings
+        numbering = self._numbering(ids, crop)
+        track = self._track(payloads, cameras, crop, numbering)
+        track, evidence = settle_image_space(track)
+        self.findings += evidence
+        track.require_consistent()
+        return track.with_findings(self.findings, self.steps)
+
+    # --- .frame files -------------------------------------------------------------------------
+
+    def _payloads(self) -> list[FramePayload]:
+        paths = self._frame_paths()
+        payloads, damaged = [], []
+        for index, path in enumerate(paths):
+            try:
+                payloads.append(_checked_id(read_frame(path, self.options.limits)))
+            except UncropError as error:
+                if not self.options.skip_damaged or isinstance(error, UnsafeFileError):
+                    raise
+                damaged.append((path, error))
+            self.options.progress("read frames", index + 1, len(paths))
+        if damaged:
+            names = ", ".join(p.name for p, _ in damaged[:5])
+            self._warn("frames-damaged", self.folders.checkpoint, f"{len(damaged)} damaged frames "
+                       f"are left out ({names}): {damaged[0][1]}")  # fmt: skip
+        if not payloads:
+            raise FormatError(self.folders.checkpoint, "readable .frame files", "none")
+        return self._without_leftovers(payloads)
+
+    def _frame_paths(self) -> list[Path]:
+        found = sorted(self.folders.checkpoint.glob("*.frame"))
+        paths = [p for p in found if re.fullmatch(r"\d{1,12}", p.stem, re.ASCII)]
+        stray = [p.name for p in found if p not in set(paths)]
+        if not paths:
+            if len(found) == 1:
+                read_frame(found[0], self.options.limits)  # its error names the variant
+            raise FormatError(
+                self.folders.checkpoint,
+                "frames named by number, like 00012.frame",
+                ", ".join(stray[:5]),
+            )
+        if len(paths) > self.options.limits.frames:
+            raise UnsafeFileError(
+                self.folders.checkpoint, f"at most {self.options.limits.frames} frames",
+                f"{len(paths)}", "If it is genuine, raise the limit.",
+            )  # fmt: skip
+        if stray:
+            self._warn("files-stray", self.folders.checkpoint, "ignored, not named by a number: "
+                       + ", ".join(stray[:5]))  # fmt: skip
+        return sorted(paths, key=lambda p: int(p.stem))
+
+    def _without_leftovers(self, payloads: list[FramePayload]) -> list[FramePayload]:
+        leftovers = set(leftover_frames(payloads))
+        if leftovers:
+            names = ", ".join(payloads[i].path.name for i in sorted(leftovers))
+            self._warn(
+                "frames-leftover",
+                self.folders.checkpoint,
+                f"{names}: written by initialisation for a keyframe and never tracked.",
+                "They are left out.",
+            )
+        kept = [p for i, p in enumerate(payloads) if i not in leftovers]
+        ids = [int(p.path.stem) for p in kept]
+        n_missing = ids[-1] - ids[0] + 1 - len(ids)
+        if n_missing:
+            self._warn(
+                "frames-missing",
+                self.folders.checkpoint,
+                f"{n_missing} of {ids[-1] - ids[0] + 1} frames are missing.",
+                "The others keep their images and times.",
+            )
+        return kept
+
+    # --- images and sizes ---------------------------------------------------------------------
+
+    @cached_property
+    def images(self) -> list[Path]:
+        """The tracker's processed images, in its order."""
+        return list_images(self.folders.actor / "images") if self.folders.actor else []
+
+    @cached_property
+    def dumps(self) -> dict[int, Path]:
+        """Frame id -> the image the tracker dumped for it."""
+        folder = self.folders.output / "input"
+        paths = list(folder.glob("*.png")) if folder.is_dir() else []
+        return {int(p.stem): p for p in sorted(paths) if re.fullmatch(r"\d{1,12}", p.stem, re.A)}
+
+    @cached_property
+    def source_files(self) -> list[Path]:
+        """Source frames, when they are a folder."""
+        source = self.folders.source
+        return list_images(source) if source is not None and source.is_dir() else []
+
+    @cached_property
+    def video(self) -> VideoFrames | None:
+        """Source frames, when they are a video; all of them."""
+        source = self.folders.source
+        return VideoFrames(source, self.fps) if source is not None and source.is_file() else None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the source sequence."""
+        if self.options.fps is not None:
+            return self.options.fps
+        stated = self.folders.config.get("fps", _DEFAULT_FPS)
+        return float(stated) if isinstance(stated, int | float) and stated > 0 else _DEFAULT_FPS
+
+    @cached_property
+    def source_size(self) -> Size | None:
+        """Size of the source frames; None if there are none."""
+        if self.source_files:
+            return read_size(self.source_files[0], self.options.limits)
+        return self.video.size if self.video is not None else None
+
+    @cached_property
+    def image_size(self) -> Size | None:
+        """Size of the tracker's images by their headers; None if there are none."""
+        first = next(iter(self.dumps.values()), None) or next(iter(self.images), None)
+        return read_size(first, self.options.limits) if first is not None else None
+
+    def _crop_size(self, payloads: Sequence[FramePayload]) -> Size:
+        """Size of the tracker's images, or what the frames state when there are none."""
+        size = self.image_size or payloads[0].img_size
+        if size is None:
+            raise MissingInputError(
+                payloads[0].path, "img_size, or the tracker's images", "neither",
+                "Give --actor DIR (with images/).",
+            )  # fmt: skip
+        return size
+
+    def _crop(self, size: Size) -> Crop | None:
+        if self.folders.bbox is not None:
+            return self._crop_from_bbox(read_bbox(self.folders.bbox, self.options.limits), size)
+        source = self.source_size
+        uncropped = self.folders.config.get("crop_image") is False
+        return Crop.whole(source, size) if source and (uncropped or size == source) else None
+
+    def _crop_from_bbox(self, bbox: BBox, size: Size) -> Crop:
+        source = self.source_size
+        if source is not None and (bbox.x_max > source.width or bbox.y_max > source.height):
+            self._warn(
+                "bbox-outside",
+                self.folders.bbox or "bbox.pt",
+                f"{bbox} reaches beyond the {source} source frames, as a box made at another "
+                "resolution does.",
+                "The tracker would have cut what lies inside; so does this.",
+            )
+        if size.width == size.height:
+            return Crop.from_bbox(bbox, source, size)
+        cut = bbox.clamped(source) if source else bbox
+        if cut.size == size:  # non-square image_size: the tracker cuts and does not resize
+            return Crop(cut, 0, 0, source, size)
+        raise ConventionError(
+            self.folders.bbox or "bbox.pt",
+            f"a crop that gives {size} images",
+            f"{bbox}",
+            "Images that are not square come from a whole frame; remove this bbox.pt?",
+        )
+
+    # --- numbering ----------------------------------------------------------------------------
+
+    def _numbering(self, ids: list[int], crop: Crop | None) -> Numbering:
+        stated, stated_by = self.options.begin_frames, "--begin-frames"
+        if stated is None and isinstance(self.folders.config.get("begin_frames"), int):
+            stated = int(self.folders.config["begin_frames"])
+            stated_by = str(self.folders.config_path and self.folders.config_path.name)
+        n_images, image, cheap = self._numbered_images(crop)
+        numbering = find_numbering(
+            ids, self.dumps if n_images else {}, n_images, image, stated, stated_by,
+            whole_range=cheap,
+        )  # fmt: skip
+        if stated is not None and numbering.offset != stated:
+            self._warn(
+                "begin-frames",
+                stated_by,
+                f"begin_frames is {stated}, but the images show {numbering.offset}.",
+                "The images decide.",
+            )
+        if n_images and ids[-1] + numbering.offset >= n_images:
+            raise ConventionError(
+                "frame numbering",
+                f"an image for frame {ids[-1]} (offset {numbering.offset})",
+                f"{n_images} images",
+                "Is this the actor folder that was tracked, and the whole of it?",
+            )
+        first = ids[0] + numbering.offset
+        name = self.images[first].name if self.images else f"source frame {first + 1}"
+        self.steps.append(
+            f"frame {ids[0]:05d} is {name}: offset {numbering.offset + 1} from frame id to "
+            f"1-based image number, by {numbering.evidence}"
+        )
+        return numbering
+
+    def _numbered_images(self, crop: Crop | None) -> tuple[int, Callable[[int], Image], bool]:
+        """Images in the order that frames count: (number, reader, is random access cheap)."""
+        if self.images:
+            files = ImageFiles.of(self.images, self.options.limits)
+            return len(files), files.read, True
+        if crop is not None and self.source_files:
+            sources = ImageFiles.of(self.source_files, self.options.limits)
+            return len(sources), lambda i: render_crop(sources.read(i), crop), True
+        if crop is not None and self.video is not None:
+            video = self.video
+            return len(video), lambda i: render_crop(video.read(i), crop), False
+        return 0, lambda _: np.zeros((0, 0, 3), np.uint8), False
+
+    def _source_indices(self, positions: list[int]) -> list[int]:
+        """Positions in the source sequence, from positions in sorted(images)."""
+        if not self.images:
+            return positions
+        names = [self.images[p].stem for p in positions]
+        if self.source_files:
+            places = {p.stem: i for i, p in enumerate(self.source_files)}
+            lost = [n for n in names if n not in places]
+            if lost:
+                raise MissingInputError(
+                    f"{self.folders.source}", f"source frames named like {lost[0]}",
+                    "others", "Give --source with the frames this track was made from.",
+                )  # fmt: skip
+            return [places[n] for n in names]
+        # ffmpeg names its images from 00001 on; other names can only be counted.
+        numbered = all(re.fullmatch(r"\d{5,}", n, re.ASCII) for n in names)
+        return [int(n) - 1 for n in names] if numbered and int(names[0]) > 0 else positions
+
+    # --- the record ---------------------------------------------------------------------------
+
+    def _track(
+        self,
+        payloads: list[FramePayload],
+        cameras: Cameras,
+        crop: Crop | None,
+        numbering: Numbering,
+    ) -> Track:
+        ids = [int(p.path.stem) for p in payloads]
+        positions = [i + numbering.offset for i in ids]
+        source_indices = self._source_indices(positions)
+        names = [self.images[p].stem if self.images else f"{i + 1:05d}"
+                 for p, i in zip(positions, source_indices, strict=True)]  # fmt: skip
+        return Track(
+            name=_safe_name(self.folders.name),
+            frame_ids=np.array(ids, np.int64),
+            w2c=cameras.w2c,
+            intrinsics=cameras.intrinsics,
+            image_space=cameras.image_space,
+            crop=crop,
+            source_indices=np.array(source_indices, np.int64),
+            fps=self.fps,
+            flame=_flame(payloads),
+            landmarks=self._landmarks("kpt", names, _N_LANDMARKS),
+            dense_landmarks=self._landmarks("kpt_dense", names, _N_DENSE_LANDMARKS),
+            meshes=self._meshes(ids),
+            crop_frames=self._crop_frames(ids, positions),
+            source_frames=self._source_frames(source_indices),
+            video=str(self.folders.video) if self.folders.video else None,
+            native=_native(payloads),
+            provenance=Provenance("metrical-tracker", self._inputs(payloads)),
+        )
+
+    def _landmarks(self, folder: str, names: list[str], n_points: int) -> Floats | None:
+        """Landmarks of all frames in edge-origin px of the crop; NaN where there are none.
+
+        kpt/ holds whole numbers in index coordinates, kpt_dense/ normalised x size, edge origin.
+        A failed detection is stored as zeros.
+        """
+        base = self.folders.actor / folder if self.folders.actor else None
+        if base is None or not base.is_dir():
+            return None
+        points = np.full((len(names), n_points, 2), np.nan)
+        for index, name in enumerate(names):
+            path = base / f"{name}.npy"
+            if not path.is_file():
+                continue
+            array = read_npy(path, self.options.limits)
+            if array.shape != (n_points, 2) or array.dtype.kind != "f":
+                raise FormatError(
+                    path, f"{n_points}x2 float", f"{'x'.join(map(str, array.shape))} {array.dtype}",
+                    f"Is it from {folder}/ of this track?",
+                )  # fmt: skip
+            if array.any() and np.isfinite(array).all():
+                points[index] = array
+        lost = int(np.isnan(points[:, 0, 0]).sum())
+        if lost and folder == "kpt":
+            self._warn(
+                "landmarks-missing",
+                base,
+                f"the detector found no face in {lost} of {len(names)} frames.",
+            )
+        return pixels_from_index(points) if folder == "kpt" else points
+
+    def _meshes(self, ids: list[int]) -> MeshFiles | None:
+        folder = self.folders.output / "mesh"
+        paths = [folder / f"{i:05d}.ply" for i in ids]
+        lost = [p for p in paths if not p.is_file()]
+        if len(lost) == len(paths):
+            self._warn("meshes-missing", folder, "there are no meshes of these frames.")
+            return None
+        if lost:
+            raise MissingInputError(
+                lost[0], "the mesh of this frame", f"nothing ({len(lost)} meshes are missing)",
+                "Track these frames again, or remove their .frame files to leave them out.",
+            )  # fmt: skip
+        return MeshFiles(tuple(paths), self.options.limits)
+
+    def _crop_frames(self, ids: list[int], positions: list[int]) -> Frames | None:
+        self._note_stray_dumps(ids)
+        if self.images:
+            return ImageFiles.of([self.images[p] for p in positions], self.options.limits)
+        if all(i in self.dumps for i in ids):
+            return ImageFiles.of([self.dumps[i] for i in ids], self.options.limits)
+        return None
+
+    def _note_stray_dumps(self, ids: list[int]) -> None:
+        stray = [i for i in self.dumps if i > ids[-1]]
+        if stray:
+            names = ", ".join(f"{i:05d}.png" for i in stray[:9])
+            self.findings.append(
+                Finding(
+                    "dumps-stray",
+                    "info",
+                    str(self.folders.output / "input"),
+                    f"{names} belong to no frame; camera initialisation leaves 00101, 00201 ... "
+                    "behind.",
+                    fix="They are ignored.",
+                )  # fmt: skip
+            )
+
+    def _source_frames(self, indices: list[int]) -> Frames | None:
+        if self.source_files:
+            return ImageFiles.of([self.source_files[i] for i in indices], self.options.limits)
+        if self.video is not None:
+            return VideoFrames(self.folders.source or "", self.fps, indices)
+        return None
+
+    def _inputs(self, payloads: list[FramePayload]) -> tuple[InputFile, ...]:
+        """What went in, by hash; all .frame files together as one entry."""
+        if not self.options.hash_inputs:
+            return ()
+        together, n_bytes = hashlib.sha256(), 0
+        for payload in payloads:
+            data = read_bytes(payload.path, self.options.limits)
+            together.update(payload.path.name.encode() + hashlib.sha256(data).digest())
+            n_bytes += len(data)
+        frames = InputFile(f"checkpoint/*.frame ({len(payloads)} files)", n_bytes,
+                           together.hexdigest())  # fmt: skip
+        single = [self.folders.bbox, self.folders.config_path, self.folders.video]
+        if self.folders.source is not None and self.folders.source.is_file():
+            single.append(self.folders.source)
+        files = [
+            InputFile(p.name, p.stat().st_size, sha256_of(p))
+            for p in dict.fromkeys(p for p in single if p is not None)
+        ]
+        return (frames, *files)
+
+    def _warn(self, check: str, where: object, message: str, fix: str = "") -> None:
+        self.findings.append(Finding(check, "warning", str(where), message, fix=fix))
+
+
+def _checked_id(payload: FramePayload) -> FramePayload:
+    """Refuse a renamed file: its camera belongs to another image."""
+    if payload.frame_id is not None and payload.frame_id != int(payload.path.stem):
+        raise ConventionError(
+            f"{payload.path}: frame_id",
+            f"{int(payload.path.stem)}, as the file is named",
+            f"{payload.frame_id}",
+            "A renamed .frame holds another image's camera; restore the tracker's names.",
+        )
+    return payload
+
+
+def _safe_name(name: str) -> str:
+    """Name for output files: letters, digits, - and _ only."""
+    return re.sub(r"[^0-9A-Za-z_-]", "_", name)[:64] or "track"
+
+
+def _stacked(payloads: list[FramePayload], block: str) -> Floats | None:
+    """Return one FLAME block over all frames, or None where a frame lacks it."""
+    values = [p.flame[block] for p in payloads if block in p.flame]
+    if len(values) != len(payloads):
+        return None
+    if len({v.shape for v in values}) != 1:
+        sizes = sorted({v.shape for v in values})
+        raise ConventionError(
+            f"flame.{block}", "one size in all frames", f"{sizes}",
+            "Frames of two different runs are in this folder; separate them.",
+        )  # fmt: skip
+    return np.stack(values)
+
+
+def _flame(payloads: list[FramePayload]) -> Flame:
+    shape, texture = _stacked(payloads, "shape"), _stacked(payloads, "tex")
+    return Flame(
+        shape=None if shape is None else shape[0],
+        texture=None if texture is None else texture[0],
+        expression=_stacked(payloads, "exp"),
+        jaw=_stacked(payloads, "jaw"),
+        eyes=_stacked(payloads, "eyes"),
+        eyelids=_stacked(payloads, "eyelids"),
+        light=_stacked(payloads, "sh"),
+    )
+
+
+def _native(payloads: list[FramePayload]) -> dict[str, NDArray[Any]]:
+    """What only the tracker's own format holds: its camera block and step counter."""
+    native: dict[str, NDArray[Any]] = {}
+    blocks = [p.camera for p in payloads if p.camera is not None]
+    if len(blocks) == len(payloads):
+        native["camera_R6"] = np.stack([b.R6 for b in blocks])
+        native["camera_t"] = np.stack([b.t for b in blocks])
+        native["camera_fl"] = np.array([b.fl for b in blocks])
+        native["camera_pp"] = np.stack([b.pp for b in blocks])
+    steps = [p.global_step for p in payloads if p.global_step is not None]
+    if len(steps) == len(payloads):
+        native["global_step"] = np.array(steps, np.float64)
+    return native
