@@ -91,8 +91,11 @@ class Pose(BatchFields):
         worst = float(np.max(self.rotation_defect(), initial=0.0))
         if not worst <= limit:  # NaN, where entries are so large that R R^T overflows, is refused
             largest = float(np.abs(self.R).max())
-            found = "det R <= 0 (mirrored axes)" if np.isinf(worst) else f"|R R^T - I| = {worst:.2g}"
-            found = found if largest < 10 else f"entries up to {largest:.2g}"
+            found = f"|R R^T - I| = {worst:.2g}"
+            if np.isinf(worst):
+                found = "det R <= 0 (mirrored axes)"
+            if largest > 10:
+                found = f"entries up to {largest:.2g}"
             raise ConventionError(where, f"a rotation matrix within {limit:g}", found)
 
 
