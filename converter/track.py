@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -83,6 +84,14 @@ class Flame:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoFile:
+    """The video behind a track, for its sound: its name, and how to get at the file."""
+
+    name: str
+    locate: Callable[[], Path]
+
+
+@dataclass(frozen=True, slots=True)
 class InputFile:
     """One file that went into a track: its path as given, size in bytes, and SHA-256."""
 
@@ -120,10 +129,14 @@ class Track:
         How the crops sit in the source frames; None when that is not known.
     source_indices, times
         (N,) position of each frame in the source sequence, counted from 0, and its time, seconds.
+    fps
+        Frames per second of the source sequence.
     landmarks
         (N, 68, 2) edge-origin px of the **crop**, NaN where the detector found no face; or None.
     dense_landmarks
         (N, 478, 2), MediaPipe, likewise.
+    meshes, crop_frames, source_frames, video
+        Read when asked for.
     native
         What only this tracker knows, kept for writing its own format back: name -> array.
     findings
@@ -145,7 +158,7 @@ class Track:
     meshes: Meshes | None = None
     crop_frames: Frames | None = None
     source_frames: Frames | None = None
-    video: str | None = None
+    video: VideoFile | None = None
     native: dict[str, NDArray[Any]] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=lambda: Provenance("unknown"))
     findings: tuple[Finding, ...] = ()

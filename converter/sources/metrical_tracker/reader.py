@@ -36,7 +36,7 @@ from converter.sources.metrical_tracker.evidence import settle_image_space
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
 from converter.sources.metrical_tracker.numbering import Numbering, find_numbering
 from converter.sources.metrical_tracker.payload import FramePayload, read_frame
-from converter.track import Flame, Frames, Image, InputFile, Provenance, Track
+from converter.track import Flame, Frames, Image, InputFile, Provenance, Track, VideoFile
 
 _DEFAULT_FPS = 25.0
 _N_LANDMARKS = 68
@@ -347,7 +347,7 @@ class _Reader:
             meshes=self._meshes(ids),
             crop_frames=self._crop_frames(ids, positions),
             source_frames=self._source_frames(source_indices),
-            video=str(self.folders.video) if self.folders.video else None,
+            video=self._sound(),
             native=_native(payloads),
             provenance=Provenance("metrical-tracker", self._inputs(payloads)),
         )
@@ -426,6 +426,10 @@ class _Reader:
         if self.video is not None:
             return VideoFrames(self.folders.source or "", self.fps, indices)
         return None
+
+    def _sound(self) -> VideoFile | None:
+        video = self.folders.video
+        return None if video is None else VideoFile(video.name, lambda: video)
 
     def _inputs(self, payloads: list[FramePayload]) -> tuple[InputFile, ...]:
         """What went in, by hash; all .frame files together as one entry."""
