@@ -58,6 +58,10 @@ class Meshes(Protocol):
     def vertices(self, index: int) -> NDArray[np.float32]:
         """Vertices of track frame ``index``, shape (V, 3), world space, metres."""
 
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """Mean of the vertices over all frames, shape (V, 3), metres."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flame:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import converter
+from converter import __version__
 from converter.bundle.contents import BundleVideo, EncodedFrames
 from converter.bundle.schema import (
     BY_PATH,
@@ -131,24 +131,19 @@ class _Writer:
     def put_meshes(self, meshes: Meshes, *, every: bool) -> None:
         """Write faces, the mean, and one mesh after the other; memory stays at one mesh."""
         self.put("/mesh/faces", meshes.faces)
-        total = np.zeros((0, 3))
-        dataset, digest = None, hashlib.sha256()
+        self.put("/mesh/mean", meshes.mean)
+        if not every:
+            return
         entry = BY_PATH["/mesh/vertices"]
+        shape = (len(meshes), *meshes.mean.shape)
+        dataset = self.create(entry, shape)
+        digest = hashlib.sha256(hash_header(shape, entry.dtype))
         for index in range(len(meshes)):
             vertices = np.ascontiguousarray(meshes.vertices(index), "<f4")
-            if index == 0:
-                total = np.zeros(vertices.shape)
-                shape = (len(meshes), *vertices.shape)
-                dataset = self.create(entry, shape) if every else None
-                digest.update(hash_header(shape, entry.dtype))
-            total += vertices
-            if dataset is not None:
-                dataset[index] = vertices
-                digest.update(vertices.tobytes())
-            self.progress("meshes", index + 1, len(meshes))
-        if dataset is not None:
-            self.seal(dataset, entry, digest.hexdigest())
-        self.put("/mesh/mean", (total / len(meshes)).astype("<f4"))
+            dataset[index] = vertices
+            digest.update(vertices.tobytes())
+            self.progress("write meshes", index + 1, len(meshes))
+        self.seal(dataset, entry, digest.hexdigest())
 
     def put_blobs(self, path: str, n_bytes: int, blobs: Iterator[bytes]) -> None:
         """Write bytes one after the other into one dataset of known length."""
@@ -178,7 +173,7 @@ def _write_attributes(file: Any, track: Track) -> None:
     file.attrs["NX_class"] = "NXroot"
     file.attrs["file_format"] = FORMAT
     file.attrs["format_version"] = f"{VERSION[0]}.{VERSION[1]}"
-    file.attrs["creator"] = f"uncrop {converter.__version__}"
+    file.attrs["creator"] = f"uncrop {__version__}"
     file.attrs["name"] = track.name
     file.attrs["tracker"] = track.provenance.tracker
     file.attrs["fps"] = float(track.fps)

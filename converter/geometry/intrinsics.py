@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from converter.errors import ConventionError
 from converter.geometry.pixels import BatchFields, Floats, PixelAffine, Scalar, Size, scalar
@@ -126,7 +127,7 @@ class Intrinsics(BatchFields):
         shape = np.broadcast(self.fx, self.fy, self.cx, self.cy).shape
         return shape[0] if shape else None
 
-    def __getitem__(self, index: int | slice | Floats) -> Intrinsics:
+    def __getitem__(self, index: int | slice | NDArray[Any]) -> Intrinsics:
         """Return the K of one frame (or of a selection); one K without batch axis serves all."""
         fx, fy, cx, cy = (
             v[index] if np.ndim(v) else v for v in (self.fx, self.fy, self.cx, self.cy)

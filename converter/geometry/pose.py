@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from converter.errors import ConventionError
 from converter.geometry.pixels import BatchFields, Floats
@@ -52,7 +53,7 @@ class Pose(BatchFields):
             raise TypeError("a single pose has no length")
         return int(self.R.shape[0])
 
-    def __getitem__(self, index: int | slice | Floats) -> Pose:
+    def __getitem__(self, index: int | slice | NDArray[Any]) -> Pose:
         return Pose(self.R[index], self.t[index])
 
     def __matmul__(self, other: Pose) -> Pose:
@@ -171,3 +172,35 @@ def rotation_vector_from_matrix(R: ArrayLike) -> Floats:
     factor = np.where(sine > 1e-12, angle / np.where(sine > 1e-12, sine, 1.0), 2.0)
     vector: Floats = factor * q[..., 1:]
     return vector
+
+
+_GIMBAL = 1e-9
+
+
+def euler_xyz_from_matrix(R: ArrayLike) -> Floats:
+    """Angles (..., 3), radians, of ``R = Rx(a) Ry(b) Rz(c)`` from rotations (..., 3, 3).
+
+    |b| <= pi/2. At gimbal lock (b = +-pi/2) c is 0 and the angles still give R exactly.
+    """
+    r = np.asarray(R, dtype=np.float64)
+    cosine = np.hypot(r[..., 0, 0], r[..., 0, 1])
+    locked = cosine < _GIMBAL
+    a = np.where(
+        locked,
+        np.arctan2(r[..., 2, 1], r[..., 1, 1]),
+        np.arctan2(-r[..., 1, 2], r[..., 2, 2]),
+    )
+    b = np.arctan2(r[..., 0, 2], cosine)
+    c = np.where(locked, 0.0, np.arctan2(-r[..., 0, 1], r[..., 0, 0]))
+    return np.stack([a, b, c], axis=-1)
+
+
+def matrix_from_euler_xyz(angles: ArrayLike) -> Floats:
+    """Rotations (..., 3, 3), ``Rx(a) Ry(b) Rz(c)``, from angles (..., 3), radians."""
+    a = np.asarray(angles, dtype=np.float64)
+    x, y, z = np.eye(3)
+    return (
+        matrix_from_rotation_vector(a[..., 0:1] * x)
+        @ matrix_from_rotation_vector(a[..., 1:2] * y)
+        @ matrix_from_rotation_vector(a[..., 2:3] * z)
+    )

@@ -160,3 +160,11 @@ class MeshFiles:
                 f"{len(vertices)}",
             )
         return vertices
+
+    @cached_property
+    def mean(self) -> NDArray[np.float32]:
+        """Mean of the vertices over all frames, shape (V, 3); reads every file once."""
+        total = np.zeros(self._first.vertices.shape)
+        for index in range(len(self)):
+            total += self.vertices(index)
+        return (total / len(self)).astype(np.float32)

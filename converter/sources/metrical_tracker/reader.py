@@ -255,16 +255,25 @@ class _Reader:
 
     # --- numbering ----------------------------------------------------------------------------
 
-    def _numbering(self, ids: list[int], crop: Crop | None) -> Numbering:
+    def _numbering(self, ids: list[int], crop: Crop | None) -> Numbering | None:
         stated, stated_by = self.options.begin_frames, "--begin-frames"
         if stated is None and isinstance(self.folders.config.get("begin_frames"), int):
             stated = int(self.folders.config["begin_frames"])
             stated_by = str(self.folders.config_path and self.folders.config_path.name)
         n_images, image, cheap = self._numbered_images(crop)
+        dumps = self.dumps if n_images else {}
+        if stated is None and not any(i in dumps for i in ids):
+            self._warn(
+                "numbering-unknown",
+                self.folders.checkpoint,
+                "nothing shows which image belongs to which frame; landmarks and source frames "
+                "are left out.",
+                "Give --begin-frames N (the tracker's default is 0, its shipped configs say 1).",
+            )
+            return None
         numbering = find_numbering(
-            ids, self.dumps if n_images else {}, n_images, image, stated, stated_by,
-            whole_range=cheap,
-        )  # fmt: skip
+            ids, dumps, n_images, image, stated, stated_by, whole_range=cheap
+        )
         if stated is not None and numbering.offset != stated:
             self._warn(
                 "begin-frames",
@@ -272,20 +281,35 @@ class _Reader:
                 f"begin_frames is {stated}, but the images show {numbering.offset}.",
                 "The images decide.",
             )
-        if n_images and ids[-1] + numbering.offset >= n_images:
-            raise ConventionError(
-                "frame numbering",
-                f"an image for frame {ids[-1]} (offset {numbering.offset})",
-                f"{n_images} images",
-                "Is this the actor folder that was tracked, and the whole of it?",
-            )
-        first = ids[0] + numbering.offset
-        name = self.images[first].name if self.images else f"source frame {first + 1}"
+        self._require_image(ids[-1], numbering, n_images)
+        name = self._image_name(ids[0] + numbering.offset)
         self.steps.append(
-            f"frame {ids[0]:05d} is {name}: offset {numbering.offset + 1} from frame id to "
+            f"frame {ids[0]:05d} is image {name}: offset {numbering.offset + 1} from frame id to "
             f"1-based image number, by {numbering.evidence}"
         )
         return numbering
+
+    def _require_image(self, last: int, numbering: Numbering, n_images: int) -> None:
+        if n_images and last + numbering.offset >= n_images:
+            raise ConventionError(
+                "frame numbering",
+                f"an image for frame {last} (offset {numbering.offset})",
+                f"{n_images} images",
+                "Is this the actor folder that was tracked, and the whole of it?",
+            )
+
+    @cached_property
+    def image_names(self) -> list[str]:
+        """Names, without suffix, of the images in the tracker's order, from whatever is left."""
+        if self.images or self.source_files:
+            return [p.stem for p in self.images or self.source_files]
+        kpt = self.folders.actor / "kpt" if self.folders.actor else None
+        return sorted(p.stem for p in kpt.glob("*.npy")) if kpt is not None else []
+
+    def _image_name(self, position: int) -> str:
+        """Name of an image; ffmpeg counts from 00001."""
+        names = self.image_names
+        return names[position] if position < len(names) else f"{position + 1:05d}"
 
     def _numbered_images(self, crop: Crop | None) -> tuple[int, Callable[[int], Image], bool]:
         """Images in the order that frames count: (number, reader, is random access cheap)."""
@@ -325,13 +349,11 @@ class _Reader:
         payloads: list[FramePayload],
         cameras: Cameras,
         crop: Crop | None,
-        numbering: Numbering,
+        numbering: Numbering | None,
     ) -> Track:
         ids = [int(p.path.stem) for p in payloads]
-        positions = [i + numbering.offset for i in ids]
-        source_indices = self._source_indices(positions)
-        names = [self.images[p].stem if self.images else f"{i + 1:05d}"
-                 for p, i in zip(positions, source_indices, strict=True)]  # fmt: skip
+        positions = None if numbering is None else [i + numbering.offset for i in ids]
+        indices = None if positions is None else self._source_indices(positions)
         return Track(
             name=_safe_name(self.folders.name),
             frame_ids=np.array(ids, np.int64),
@@ -339,28 +361,29 @@ class _Reader:
             intrinsics=cameras.intrinsics,
             image_space=cameras.image_space,
             crop=crop,
-            source_indices=np.array(source_indices, np.int64),
+            source_indices=None if indices is None else np.array(indices, np.int64),
             fps=self.fps,
             flame=_flame(payloads),
-            landmarks=self._landmarks("kpt", names, _N_LANDMARKS),
-            dense_landmarks=self._landmarks("kpt_dense", names, _N_DENSE_LANDMARKS),
+            landmarks=self._landmarks("kpt", positions, _N_LANDMARKS),
+            dense_landmarks=self._landmarks("kpt_dense", positions, _N_DENSE_LANDMARKS),
             meshes=self._meshes(ids),
             crop_frames=self._crop_frames(ids, positions),
-            source_frames=self._source_frames(source_indices),
+            source_frames=None if indices is None else self._source_frames(indices),
             video=self._sound(),
             native=_native(payloads),
             provenance=Provenance("metrical-tracker", self._inputs(payloads)),
         )
 
-    def _landmarks(self, folder: str, names: list[str], n_points: int) -> Floats | None:
+    def _landmarks(self, folder: str, positions: list[int] | None, n_points: int) -> Floats | None:
         """Landmarks of all frames in edge-origin px of the crop; NaN where there are none.
 
         kpt/ holds whole numbers in index coordinates, kpt_dense/ normalised x size, edge origin.
         A failed detection is stored as zeros.
         """
         base = self.folders.actor / folder if self.folders.actor else None
-        if base is None or not base.is_dir():
+        if base is None or not base.is_dir() or positions is None:
             return None
+        names = [self._image_name(p) for p in positions]
         points = np.full((len(names), n_points, 2), np.nan)
         for index, name in enumerate(names):
             path = base / f"{name}.npy"
@@ -397,9 +420,9 @@ class _Reader:
             )  # fmt: skip
         return MeshFiles(tuple(paths), self.options.limits)
 
-    def _crop_frames(self, ids: list[int], positions: list[int]) -> Frames | None:
+    def _crop_frames(self, ids: list[int], positions: list[int] | None) -> Frames | None:
         self._note_stray_dumps(ids)
-        if self.images:
+        if self.images and positions is not None:
             return ImageFiles.of([self.images[p] for p in positions], self.options.limits)
         if all(i in self.dumps for i in ids):
             return ImageFiles.of([self.dumps[i] for i in ids], self.options.limits)

@@ -1,0 +1,76 @@
+"""``uncrop VERB ...`` and its short form ``convert ...``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from converter import __version__
+from converter.cli.exits import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
+from converter.errors import UncropError, printable
+
+VERBS = {
+    "convert": "write a track as a bundle or as a trainer's dataset",
+    "inspect": "say what a track, a .frame, a bbox.pt, a bundle or a written dataset holds",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0, 1 findings, 2 usage, 3 bad input."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else EXIT_USAGE
+    if verb in ("-V", "--version"):
+        print(f"uncrop {__version__}")
+        return 0
+    if verb not in VERBS:
+        print(f"uncrop: there is no verb {printable(verb)}.\n\n{_overview()}", file=sys.stderr)
+        return EXIT_USAGE
+    return _guarded(verb, arguments[1:])
+
+
+def convert_main() -> int:
+    """Run ``convert ...``, which is ``uncrop convert ...``."""
+    return _guarded("convert", sys.argv[1:])
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items())
+    return (
+        "uncrop: head-tracking output into avatar-trainer datasets, with cameras that are right.\n"
+        f"\nusage: uncrop VERB ...\n\n{verbs}\n\n"
+        "uncrop VERB --help says more; `convert` alone is `uncrop convert`."
+    )
+
+
+def _guarded(verb: str, arguments: list[str]) -> int:
+    """Run a verb; bad input becomes one line and exit code 3, an interrupt leaves quietly."""
+    module = importlib.import_module(f"converter.cli.{verb.replace('-', '_')}")
+    try:
+        code = int(module.run(arguments))
+        sys.stdout.flush()
+        return code
+    except UncropError as error:
+        if "--json" in arguments:
+            fields = {
+                name: getattr(error, name) for name in ("where", "expected", "found", "remedy")
+            }
+            print(json.dumps({"ok": False, "error": type(error).__name__, **fields}))
+        print(f"uncrop: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("uncrop: interrupted; nothing was left behind.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) went away; keep the interpreter from complaining on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""What a verb shows while it works and when it is done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from converter.errors import printable
+from converter.findings import Finding
+from converter.registry import Written
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_STYLES = {"info": "cyan", "warning": "yellow", "error": "bold red"}
+
+
+class Reporter:
+    """Progress bars on a terminal's standard error, results on standard output."""
+
+    def __init__(self, *, quiet: bool, json: bool) -> None:
+        from rich.console import Console
+
+        self._quiet, self._json = quiet, json
+        self._out: Console = Console(highlight=False, soft_wrap=True)
+        self._err: Console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Reporter:
+        if not self._quiet and not self._json and sys.stderr.isatty():
+            self._bars = _progress(self._err)
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Advance the bar of one stage."""
+        if self._bars is None:
+            return
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def steps(self, steps: Sequence[str]) -> None:
+        """Say what was found out while reading."""
+        if not self._quiet and not self._json:
+            for step in steps:
+                self._out.print(step, markup=False)
+
+    def findings(self, findings: Sequence[Finding]) -> None:
+        """Warnings and errors go to standard error, one line each."""
+        from rich.text import Text
+
+        for finding in findings:
+            if finding.severity == "info" and self._quiet:
+                continue
+            style = _STYLES[finding.severity]
+            line = Text.assemble((f"{finding.severity}: ", style), str(finding))
+            self._err.print(line)
+
+    def table(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Two columns: names, and texts that wrap under themselves."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, text in rows:
+            table.add_row(Text(name), Text(printable(text)))
+        self._out.print(table, soft_wrap=False)
+
+    def written(self, written: Written, *, wrote: bool) -> None:
+        """Say what was written, what is still missing, and what to run next."""
+        self.findings(written.findings)
+        if self._quiet or self._json:
+            return
+        for line in written.summary:
+            self._out.print(line, markup=False)
+        if not wrote:
+            return
+        self._out.print(f"wrote {written.path}", markup=False, style="bold green")
+        if written.missing:
+            self._out.print("\nStill missing, in this order:")
+            for missing in written.missing:
+                self._out.print(f"  {missing.file}: {missing.purpose}", markup=False)
+                self._out.print(f"      {missing.command}", markup=False, style="dim")
+        if written.next_command:
+            self._out.print(f"\nNext: {written.next_command}", markup=False)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Items per second."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.0f}/s")
+
+    return Progress(
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

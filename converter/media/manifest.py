@@ -1,0 +1,86 @@
+"""uncrop.json: the marker of every written dataset, with what it was made from and file hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from converter import __version__
+from converter.errors import FormatError, MissingInputError
+from converter.media.files import read_bytes, sha256_of
+
+MANIFEST = "uncrop.json"
+_FORMAT = "uncrop-dataset"
+
+
+@dataclass
+class DatasetFolder:
+    """A dataset that is being written; remembers the hash of every file."""
+
+    root: Path
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, data: bytes | str) -> None:
+        """Write one file; ``name`` is relative to the dataset."""
+        if isinstance(data, str):
+            data = data.encode("utf-8")
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self.hashes[name] = hashlib.sha256(data).hexdigest()
+
+    def add(self, name: str) -> None:
+        """Take in a file that something else has written."""
+        self.hashes[name] = sha256_of(self.root / name)
+
+    def finish(self, target: str, facts: dict[str, Any]) -> None:
+        """Write the manifest."""
+        manifest = {
+            "format": _FORMAT,
+            "format_version": 1,
+            "creator": f"uncrop {__version__}",
+            "target": target,
+            **facts,
+            "files": dict(sorted(self.hashes.items())),
+        }
+        (self.root / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+
+
+def to_json(value: Any) -> str:
+    """JSON with a final newline; refuses NaN, which JSON does not have."""
+    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises FormatError or MissingInputError."""
+    data = read_bytes(path)
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, "JSON", str(error).splitlines()[0]) from None
+    if not isinstance(value, dict):
+        raise FormatError(path, "a JSON object", type(value).__name__)
+    return value
+
+
+def read_manifest(folder: Path, target: str) -> dict[str, Any]:
+    """Read the manifest of a dataset.
+
+    Raises
+    ------
+    MissingInputError
+        If the folder has none: uncrop did not write it.
+    FormatError
+        If it belongs to another target, or is damaged.
+
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise MissingInputError(path, "a dataset written by uncrop", "no uncrop.json")
+    manifest = read_json(path)
+    if manifest.get("format") != _FORMAT or manifest.get("target") != target:
+        raise FormatError(path, f"a {target} dataset", str(manifest.get("target")))
+    return manifest

@@ -1,0 +1,39 @@
+"""Running a function over a stream on all cores, in order and in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def n_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], workers: int | None = None
+) -> Iterator[R]:
+    """``map`` in threads: results in order, at most ``workers + 2`` items alive at a time.
+
+    Decoding, resampling and encoding release the interpreter lock, so threads are enough. Closing
+    the iterator, or an exception, cancels what has not begun.
+    """
+    workers = workers or n_cores()
+    pending: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="uncrop")
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > workers + 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,66 @@
+"""Our own HDF5 bundle: docs/bundle.md gives the schema, converter.bundle.schema is its table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from converter.findings import Finding
+from converter.registry import Progress, Written
+from converter.track import Track
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``--to bundle``."""
+
+    with_images: bool = False
+    """Put the encoded crops and source frames (a video as its file) in, so that the bundle is
+    enough for every target."""
+    meshes: Literal["all", "mean"] = "all"
+    """Mesh of every frame, or only their mean (much smaller)."""
+
+
+class Bundle:
+    """Target ``bundle``."""
+
+    name = "bundle"
+    summary = "self-describing HDF5 file with everything of the track (track.h5)"
+    options = Options
+
+    def require(self, track: Track, options: Any) -> None:
+        """Accept every consistent track."""
+        track.require_consistent()
+
+    def write(
+        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
+    ) -> Written:
+        """Write the file whole or not at all, and read it back."""
+        from converter.bundle.write import write_bundle
+
+        write_bundle(
+            track,
+            out,
+            meshes=options.meshes,
+            with_images=options.with_images,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        size = out.stat().st_size
+        return Written(
+            path=out,
+            summary=(f"{len(track)} frames, {size / 1e6:.1f} MB",),
+            next_command=f"convert {out} --to gaussiantalker -o OUT"
+            + ("" if options.with_images else " --source DIR_OR_VIDEO"),
+            facts={"n_frames": len(track), "n_bytes": size},
+        )
+
+    def check(self, out: Path) -> list[Finding]:
+        """Read every dataset and compare it with its hash."""
+        from converter.bundle.read import check_bundle
+
+        return check_bundle(out)
+
+
+TARGET = Bundle()

@@ -1,0 +1,295 @@
+"""Reading a written dataset as GaussianTalker's loader does, and holding it against the track.
+
+Loader: https://github.com/KU-CVLAB/GaussianTalker, scene/talking_dataset_readers.py:200-420,
+scene/dataset.py:32-81.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.bundle.read import read_bundle
+from converter.errors import FormatError, UncropError
+from converter.findings import Finding
+from converter.geometry.pixels import Floats, PixelAffine, Size, pixels_from_index
+from converter.geometry.pose import Pose
+from converter.media.arrays import read_npy
+from converter.media.files import read_bytes, sha256_of
+from converter.media.images import read_size
+from converter.media.manifest import read_json, read_manifest
+from converter.media.torchfile import read_torch
+from converter.targets.gaussiantalker.cameras import loaded_from_stored, rasterised
+from converter.track import Track
+
+NAME = "gaussiantalker"
+RECORD = "track.h5"
+REPROJECTION_LIMIT_PX = 0.01
+_LANDMARK_LIMIT_PX = 1e-3
+_MAX_POINTS = 2_000_000
+_BLINK_COLUMN = " AU45_r"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDataset:
+    """What the loader makes of the camera files.
+
+    Attributes
+    ----------
+    w2c
+        (M,) world to camera, OpenCV axes, world units.
+    vertices
+        (V, 3) mean vertices, world units.
+    focal, size
+        px of the written images.
+    image_ids, audio_ids
+        (M,) of both splits together, train first.
+
+    """
+
+    w2c: Pose
+    vertices: Floats
+    focal: float
+    size: Size
+    image_ids: NDArray[np.int64]
+    audio_ids: NDArray[np.int64]
+
+    def project(self, position: int, vertices: Floats) -> Floats:
+        """Edge-origin px at which the rasteriser draws world points (V, 3) in one frame."""
+        return rasterised(self.w2c[position](vertices), self.focal, self.size)
+
+
+def load_dataset(out: Path) -> LoadedDataset:
+    """Read the camera files as the loader does.
+
+    Raises
+    ------
+    UncropError
+        Where the loader would raise, or silently go wrong.
+
+    """
+    tensors = read_torch(out / "track_params.pt").content
+    if not isinstance(tensors, dict):
+        raise FormatError(out / "track_params.pt", "a dictionary of tensors", "something else")
+    euler = _tensor(tensors, out, "euler", 2)
+    trans = _tensor(tensors, out, "trans", 2)
+    vertices = _tensor(tensors, out, "vertices", 3)
+    splits = [read_json(out / f"transforms_{split}.json") for split in ("train", "val")]
+    frames = [frame for split in splits for frame in _frames(split, out)]
+    focal, cx, cy = (_common(splits, key, out) for key in ("focal_len", "cx", "cy"))
+    ids = np.array([_whole(f, "img_id", out) for f in frames], np.int64)
+    audio = np.array([_whole(f, "aud_id", out) for f in frames], np.int64)
+    if ids.min() < 0 or ids.max() >= len(euler) or len(trans) != len(euler):
+        raise FormatError(out / "transforms_train.json", f"img_id below {len(euler)}",
+                          f"{ids.max()}")  # fmt: skip
+    return LoadedDataset(
+        loaded_from_stored(euler[ids], trans[ids]),
+        vertices.mean(axis=0),
+        float(focal),
+        Size(round(2 * cx), round(2 * cy)),
+        ids,
+        audio,
+    )
+
+
+def _tensor(tensors: dict[Any, Any], out: Path, key: str, n_axes: int) -> Floats:
+    where = f"{out / 'track_params.pt'}: {key}"
+    array = tensors.get(key)
+    if not isinstance(array, np.ndarray) or array.ndim != n_axes or array.shape[-1] != 3:
+        found = "nothing" if array is None else f"shape {np.shape(array)}"
+        raise FormatError(where, f"a float32 tensor with {n_axes} axes, the last of 3", found)
+    if array.dtype != np.float32 or not np.isfinite(array).all():
+        raise FormatError(where, "finite float32", str(array.dtype))
+    return array.astype(np.float64)
+
+
+def _frames(split: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+    frames = split.get("frames")
+    if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
+        raise FormatError(out / "transforms_train.json", "frames in both splits", "none")
+    return frames
+
+
+def _common(splits: list[dict[str, Any]], key: str, out: Path) -> float:
+    values = {split.get(key) for split in splits}
+    value = values.pop()
+    if values or not isinstance(value, int | float) or value <= 0:
+        raise FormatError(out / "transforms_train.json", f"one {key} > 0 in both splits",
+                          str(value))  # fmt: skip
+    return float(value)
+
+
+def _whole(frame: dict[str, Any], key: str, out: Path) -> int:
+    value = frame.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise FormatError(out / "transforms_train.json", f"{key}, a whole number", str(value))
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the dataset should say: the track it was made from, and the canvas."""
+
+    track: Track
+    canvas_from_image: PixelAffine
+    canvas_from_crop: PixelAffine
+    units_per_metre: float
+    positions: NDArray[np.int64]
+    files: dict[str, str]
+
+    @classmethod
+    def read(cls, out: Path) -> Reference:
+        """Read uncrop.json and the track's record beside it."""
+        manifest = read_manifest(out, NAME)
+        track = read_bundle(out / RECORD)
+        try:
+            canvas = manifest["canvas"]
+            track = track.in_source() if canvas["base"] == "source" else track.in_crop()
+            return cls(
+                track,
+                PixelAffine(*canvas["canvas_from_image"]),
+                PixelAffine(*canvas["canvas_from_crop"]),
+                float(manifest["units_per_metre"]),
+                np.array(manifest["track_positions"], np.int64),
+                {str(k): str(v) for k, v in manifest["files"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(out / "uncrop.json", "canvas, units_per_metre, track_positions",
+                              f"{type(error).__name__} {error}") from None  # fmt: skip
+
+    def project(self, position: int, vertices: Floats) -> Floats:
+        """Edge-origin canvas px of world points (V, 3), metres, through the track's own camera."""
+        return self.canvas_from_image[position](self.track.project(position, vertices))
+
+
+def check_dataset(out: Path) -> list[Finding]:
+    """Re-read, reproject, and compare every part; an UncropError becomes a finding."""
+    try:
+        reference, dataset = Reference.read(out), load_dataset(out)
+    except UncropError as error:
+        return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
+    findings = [check_reprojection(dataset, reference)]
+    findings += _check_files(out, dataset, reference)
+    findings += _check_landmarks(out, dataset, reference)
+    findings += _check_tables(out, dataset)
+    return findings
+
+
+def check_reprojection(dataset: LoadedDataset, reference: Reference) -> Finding:
+    """Largest distance between the mesh through the dataset's cameras and through the track's."""
+    meshes = reference.track.meshes
+    mean = np.zeros((0, 3)) if meshes is None else meshes.mean.astype(np.float64)
+    if len(mean) != len(dataset.vertices) or dataset.image_ids.max() >= len(reference.positions):
+        return _error("reprojection", "track_params.pt", "holds another mesh, or other frames.")
+    step = max(1, len(mean) * len(dataset.image_ids) // _MAX_POINTS)
+    picks = slice(None, None, step)
+    worst, worst_id, lost = 0.0, -1, False
+    for position, image_id in enumerate(dataset.image_ids):
+        seen = dataset.project(position, dataset.vertices[picks])
+        true = reference.project(int(reference.positions[image_id]), mean[picks])
+        difference = np.linalg.norm(seen - true, axis=-1)
+        lost |= bool(np.isnan(difference).any())
+        if np.nanmax(difference, initial=0.0) > worst:
+            worst, worst_id = float(np.nanmax(difference)), int(image_id)
+    message = f"max reprojection difference {worst:.5f} px over {len(dataset.image_ids)} frames"
+    if lost or worst > REPROJECTION_LIMIT_PX:
+        cause = "; vertices lie behind a camera" if lost else f", worst at img_id {worst_id}"
+        return Finding("reprojection", "error", "cameras", f"{message}{cause}.", worst,
+                       REPROJECTION_LIMIT_PX, "px")  # fmt: skip
+    return Finding("reprojection", "info", "cameras", message, worst, REPROJECTION_LIMIT_PX, "px")
+
+
+def _check_files(out: Path, dataset: LoadedDataset, reference: Reference) -> list[Finding]:
+    """Images of both splits by name and header; every file by its hash."""
+    findings = []
+    for image_id in dataset.image_ids:
+        path = out / "ori_imgs" / f"{image_id}.jpg"
+        try:
+            size = read_size(path)
+        except UncropError as error:
+            findings.append(_error("image-unreadable", path, str(error).split(": ", 1)[-1]))
+            continue
+        if size != dataset.size:
+            findings.append(_error("image-size", path, f"is {size}, cameras say {dataset.size}."))
+    if (out / "fused.ply").exists():
+        findings.append(_error("fused-ply", out / "fused.ply", "makes the loader stop; remove it."))
+    for name, digest in reference.files.items():
+        path = out / name
+        if not path.is_file():
+            findings.append(_error("file-missing", path, "was written and is gone."))
+        elif sha256_of(path) != digest:
+            findings.append(
+                Finding("file-changed", "error" if _is_core(name) else "warning", str(path),
+                        "differs from what was written.")
+            )  # fmt: skip
+    return findings
+
+
+def _is_core(name: str) -> bool:
+    """Whether a changed file makes cameras or pixels doubtful; au.csv and layers may be remade."""
+    return name.startswith(("ori_imgs/", "track_params", "transforms_")) or name == RECORD
+
+
+def _check_landmarks(out: Path, dataset: LoadedDataset, reference: Reference) -> list[Finding]:
+    findings: list[Finding] = []
+    landmarks = reference.track.landmarks
+    for image_id in dataset.image_ids:
+        path = out / "ori_imgs" / f"{image_id}.lms"
+        try:
+            points = _read_lms(path)
+        except UncropError as error:
+            findings.append(_error("lms-unreadable", path, str(error).split(": ", 1)[-1]))
+            continue
+        position = int(reference.positions[image_id])
+        true = None if landmarks is None else landmarks[position]
+        if true is None or not np.isfinite(true).all():
+            continue  # interpolated: nothing to compare with
+        expected = reference.canvas_from_crop[position](true)
+        off = float(np.abs(points - expected).max())
+        if off > _LANDMARK_LIMIT_PX:
+            findings.append(
+                Finding("lms-off", "error", str(path), "is not where the track's landmarks are.",
+                        off, _LANDMARK_LIMIT_PX, "px")
+            )  # fmt: skip
+    return findings
+
+
+def _read_lms(path: Path) -> Floats:
+    """Landmarks (68, 2), edge-origin px."""
+    lines = read_bytes(path).decode("ascii", "replace").split("\n")[:69]
+    try:
+        points = np.array([[float(v) for v in line.split()] for line in lines if line.strip()])
+    except ValueError:
+        points = np.zeros(0)
+    if points.shape != (68, 2) or not np.isfinite(points).all():
+        raise FormatError(path, "68 lines 'x y'", f"shape {points.shape}")
+    return pixels_from_index(points)
+
+
+def _check_tables(out: Path, dataset: LoadedDataset) -> list[Finding]:
+    findings = []
+    n = int(dataset.image_ids.max()) + 1
+    try:
+        rows = read_bytes(out / "au.csv").decode("utf-8", "replace").splitlines()
+        if _BLINK_COLUMN not in rows[0].split(",") or len(rows) - 1 < n:
+            raise FormatError(out / "au.csv", f"the column '{_BLINK_COLUMN}' and {n} rows",
+                              f"{len(rows) - 1} rows")  # fmt: skip
+    except UncropError as error:
+        findings.append(_error("au-unreadable", out / "au.csv", str(error).split(": ", 1)[-1]))
+    features = out / "aud_ds.npy"
+    if features.exists():
+        try:
+            shape = read_npy(features).shape
+            if len(shape) != 3 or shape[1:] != (16, 29):
+                raise FormatError(features, "Nx16x29", "x".join(map(str, shape)))
+        except UncropError as error:
+            findings.append(_error("audio-unreadable", features, str(error).split(": ", 1)[-1]))
+    return findings
+
+
+def _error(check: str, where: object, message: str) -> Finding:
+    return Finding(check, "error", str(where), message)

@@ -1,0 +1,40 @@
+"""What a user can choose for a GaussianTalker dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Canvas = Literal["auto", "window", "padded", "crop"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``--to gaussiantalker``."""
+
+    canvas: Canvas = "auto"
+    """Which part of the picture is written. GaussianTalker holds only a central principal point, so
+    every canvas is centred on it. window: native pixels, the largest that fits into the source
+    frame. padded: the whole source frame, borders repeated. crop: the tracker's own field of view.
+    auto: window when there are source frames, else crop."""
+    size: str | None = None
+    """Size of the canvas, N or WIDTHxHEIGHT, even numbers. Default: what fits; 512 for crop."""
+    scale: float | None = None
+    """Output pixels per source pixel, for window and padded. Default: 1, native."""
+    parsing: Path | None = None
+    """Folder of face-parsing PNGs in GaussianTalker's or INSTA's colours, source or crop size."""
+    background: Path | None = None
+    """Clean background picture, source or crop size. Default: derived from the parsing, if any."""
+    audio_features: Path | None = None
+    """DeepSpeech features, .npy of shape (N, 16, 29)."""
+    missing_landmarks: Literal["interpolate", "drop"] = "interpolate"
+    """Frames in which the detector found no face: fill gaps up to --max-gap, or drop them all."""
+    max_gap: int = 5
+    """Longest gap of landmarks, in frames, that is filled; longer ones are dropped."""
+    quality: int = 95
+    """JPEG quality of the written images, 1 to 100."""
+    units_per_metre: float = 10.0
+    """World units per metre. 10 gives the scale of GaussianTalker's own data (decimetres)."""
+    blink_full: float = 2.0
+    """AU45 value of a closed eye. GaussianTalker saturates at 2; OpenFace's scale ends at 5."""
