@@ -54,9 +54,18 @@ def _settle_K(track: Track) -> tuple[Track, list[Finding]]:
             fix="It is read that way.",
         )
         return repaired, [finding]
+    expected = f"at least {_MIN_SHARE:.0%} of the landmarks on the projected mesh"
+    if fitting:
+        causes = " or ".join(what for what, _ in fitting)
+        raise ConventionError(
+            f"{track.name}: opencv.K",
+            expected,
+            f"{share:.0%}, and {len(fitting)} explanations that fit: {causes}",
+            "Use the .frame files as the tracker wrote them; their camera block decides.",
+        )
     raise ConventionError(
         f"{track.name}: opencv.K",
-        f"at least {_MIN_SHARE:.0%} of the landmarks on the projected mesh",
+        expected,
         f"{share:.0%}",
         "K, R, t, mesh/ and kpt/ do not belong together; are they from one run of the tracker?",
     )
