@@ -20,6 +20,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import repeat
 from math import prod
 from types import NoneType
@@ -189,11 +190,8 @@ class Machine:
         would, so that short files cannot describe huge trees.
         """
         level: list[Any] = [content]
-        n_visited = 0
+        n_visited = 1
         for _ in range(self.limits.nesting + 1):
-            n_visited += len(level)
-            if n_visited > self.limits.opcodes:
-                raise self.unsafe(f"at most {self.limits.opcodes} values", "more", _RAISE)
             deeper: list[Any] = []
             for value in level:
                 kind = type(value)
@@ -203,11 +201,12 @@ class Machine:
                     deeper += value
                 elif kind not in _LEAVES:
                     raise self.unsafe(_ONLY_DATA, _described(value))
-                if len(deeper) > self.limits.opcodes:
+                if n_visited + len(deeper) > self.limits.opcodes:
                     raise self.unsafe(f"at most {self.limits.opcodes} values", "more", _RAISE)
             if not deeper:
                 return
             level = deeper
+            n_visited += len(level)
         raise self.unsafe(f"at most {self.limits.nesting} levels of nesting", "more", _RAISE)
 
     def unsafe(self, expected: str, found: str, remedy: str = "") -> UnsafeFileError:
@@ -219,11 +218,6 @@ class Machine:
     def damaged(self, expected: str, found: str) -> FormatError:
         """The error for what is merely wrong."""
         return FormatError(self.where, expected, found, _DAMAGED)
-
-    def require_bytes(self, begin: int, end: int) -> None:
-        """Raise unless the stream goes on up to byte ``end``."""
-        if end > len(self.code):
-            raise self.damaged(f"{end - begin} more bytes", f"{max(0, len(self.code) - begin)}")
 
     def spend(self, n_bytes: int) -> None:
         """Account for bytes that are about to be copied."""
@@ -286,6 +280,7 @@ def _described(value: object) -> str:
 
 
 # --- operations: (machine, byte after the operation) -> byte after its argument -----------------
+# An argument cut short by the end of the stream needs no check: there is no STOP behind it.
 
 
 def _protocol(vm: Machine, here: int) -> int:
@@ -406,16 +401,13 @@ def _usual_array(vm: Machine, here: int) -> int:
     head = _USUAL_HEAD.match(code, here)
     if head is None:
         return 0
-    shape_at, shape_end = head.span(1)
-    text_at = head.end() + 4
-    text_end: int = text_at + _UINT32.unpack_from(code, head.end())[0]
+    head_end = head.end()
+    shape_end = head_end - 9
+    text_at = head_end + 4
+    text_end: int = text_at + _UINT32.unpack_from(code, head_end)[0]
     if not _USUAL_TAIL.match(code, text_end):
         return 0
-    shape = []
-    while shape_at < shape_end:
-        wide = code[shape_at] == 0x4D  # BININT2, otherwise BININT1
-        shape.append(code[shape_at + 1] | code[shape_at + 2] << 8 if wide else code[shape_at + 1])
-        shape_at += 3 if wide else 2
+    shape = _extents(code[here + 18 : shape_end])
     dtype: Any = memo.get(code[shape_end + 4])
     if type(dtype) is _Unbuilt:
         dtype = dtype.built
@@ -435,12 +427,24 @@ def _usual_array(vm: Machine, here: int) -> int:
     except UnicodeError:
         return 0
     vm.spend(len(raw))
-    array = vm.shaped(raw, tuple(shape), dtype, fortran=code[shape_end + 5] == 0x88)
+    array = vm.shaped(raw, shape, dtype, code[shape_end + 5] == 0x88)
     memo[code[text_end + 1]] = text
     memo[code[text_end + 9]] = raw
     memo[code[here + 14]] = array
     vm.stack.append(array)
     return text_end + 14
+
+
+@lru_cache(maxsize=256)
+def _extents(operations: bytes) -> tuple[int, ...]:
+    """The numbers that a run of BININT1 and BININT2 pushes."""
+    extents = []
+    here = 0
+    while here < len(operations):
+        wide = operations[here] == 0x4D
+        extents.append(int.from_bytes(operations[here + 1 : here + 2 + wide], "little"))
+        here += 2 + wide
+    return tuple(extents)
 
 
 def _binint(vm: Machine, here: int) -> int:
@@ -460,7 +464,6 @@ def _binint2(vm: Machine, here: int) -> int:
 
 def _long1(vm: Machine, here: int) -> int:
     begin, end = here + 1, here + 1 + vm.code[here]
-    vm.require_bytes(begin, end)
     vm.stack.append(int.from_bytes(vm.code[begin:end], "little", signed=True))
     return end
 
@@ -479,7 +482,6 @@ def _binunicode(vm: Machine, here: int) -> int:
 
 
 def _text(vm: Machine, begin: int, end: int) -> int:
-    vm.require_bytes(begin, end)
     try:
         vm.stack.append(vm.code[begin:end].decode())
     except UnicodeDecodeError:
@@ -496,7 +498,6 @@ def _binbytes(vm: Machine, here: int) -> int:
 
 
 def _raw(vm: Machine, begin: int, end: int) -> int:
-    vm.require_bytes(begin, end)
     vm.stack.append(vm.code[begin:end])
     return end
 
@@ -584,7 +585,7 @@ def _reduce(vm: Machine, here: int) -> int:
 def _build(vm: Machine, here: int) -> int:
     state = vm.stack.pop()
     target = vm.stack[-1]
-    if type(target) is not _Unbuilt or target.built is not None:
+    if type(target) is not _Unbuilt:
         raise vm.unsafe("the state of a new array", "one for something else")
     target.built = _built_dtype(vm, target, state) if target.dtype_name else _built_array(vm, state)
     vm.stack[-1] = target.built
@@ -702,8 +703,6 @@ def _tensor(vm: Machine, arguments: tuple[Any, ...]) -> NDArray[Any]:
     raw, order = storage.source
     dtype = DTYPES[("|" if storage.dtype_name in _BYTE_NAMES else order) + storage.dtype_name]
     begin, n_bytes = offset * dtype.itemsize, n_elements * dtype.itemsize
-    if begin + n_bytes > len(raw):
-        raise vm.unsafe("a tensor inside its storage", "one that is larger")
     return vm.shaped(raw[begin : begin + n_bytes], shape, dtype, fortran=False)
 
 
@@ -734,7 +733,7 @@ _ENCODE = _Symbol("_codecs.encode", _encode)
 # After recalling _reconstruct: recall ndarray, 0, TUPLE1, store, recall b"b", TUPLE3, store,
 # REDUCE, store; MARK, 1, [extents], TUPLEn, store, recall dtype, [order], recall encode, text.
 _USUAL_HEAD = re.compile(
-    rb"h.K\x00\x85q.h.\x87q.Rq.\(K\x01((?:K.|M..){1,3})[\x85-\x87]q.h.[\x88\x89]h.X(?=....)",
+    rb"h.K\x00\x85q.h.\x87q.Rq.\(K\x01(?:K.|M..){1,3}[\x85-\x87]q.h.[\x88\x89]h.X(?=....)",
     re.DOTALL,
 )
 # After the text: store, recall "latin1", TUPLE2, store, REDUCE, store, TUPLE, store, BUILD.

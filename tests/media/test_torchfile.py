@@ -176,6 +176,7 @@ BBOX = np.array([398, 1522, 1, 1079])
         {"a": {}, "b": [], "c": (), "d": None, "e": True, "f": False, "g": 1.5, "": "é日"},
         {1: 2**31, 2: -(2**31), 3: 2**200, 4: -1, 5: 255, 6: 256, 7: 65536, -8: -(2**63)},
         [list(range(2500)), {str(i): np.array([i]) for i in range(1200)}],
+        [np.array([7], np.uint8), np.array([97], np.uint8), "a", {"a": 1}],
         [np.array([7], np.uint8), np.array([7], np.uint8), np.array([0], np.uint8)],
     ],
     ids=lambda value: f"{type(value).__name__}{getattr(value, 'dtype', '')}",
@@ -213,8 +214,9 @@ def test_reads_tensors_of_every_kind(zipped: bool) -> None:
 
 def test_the_same_array_twice_is_read_twice() -> None:
     array = np.arange(5.0)
-    content = parse_torch(saved({"a": array, "b": array}), "x").content
-    assert_same(content, {"a": array, "b": array})
+    other = np.arange(3.0)
+    for value in ({"a": array, "b": array}, [array, other, other, array]):
+        assert_same(parse_torch(saved(value), "x").content, value)
 
 
 def test_an_ordered_dict_becomes_a_dict() -> None:

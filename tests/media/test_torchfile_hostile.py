@@ -316,7 +316,7 @@ def laughs(n: int) -> bytes:
     step = b"".join(
         b"](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(n)
     )
-    return b"]q\0" + step
+    return b"](]q\0" + step + b"e"
 
 
 EXHAUSTING = {
@@ -401,6 +401,58 @@ def test_the_message_says_what_the_file_asks_for_and_what_to_do(tmp_path: Path) 
         read_torch(path)
     assert str(path) in str(caught.value)
     assert "asks Python to run posix.system; do not open it with torch.load" in str(caught.value)
+
+
+WHY = {
+    "'O8'": array(kind=dtype("O8", "|"), data=b"\1" * 8),
+    "a new numpy.ndarray": call(
+        "numpy.core.multiarray._reconstruct", name("numpy.dtype"), b"K\0\x85", raw(b"b")
+    )
+    + array()[len(new_array()) :],
+    "another encoding": new_array()
+    + pack(
+        b"K\1",
+        pack(number(1)),
+        dtype(),
+        b"\x89",
+        call("_codecs.encode", text("AAAA"), text("utf8")),
+    )
+    + b"b",
+    "contiguous": tensor((4,), (1,), offset=-4),
+    "16 bytes of float32, found 12": tensor((4,), (1,), offset=1),
+    "another persistent id": tensor(
+        held=pack(text("module"), name("torch.FloatStorage"), text("0"), text("cpu"), b"K\4") + b"Q"
+    ),
+    "levels of nesting": b"(" * 100,
+    "a whole pickle stream": text("abc")[:-1],
+    "at most 1000000 values": laughs(30),
+}
+
+
+@pytest.mark.parametrize("reason", WHY)
+def test_the_reason_is_told(reason: str) -> None:
+    with pytest.raises(UncropError, match=reason):
+        parse_torch(
+            in_zip(b"\x80\x02" + WHY[reason] + b"." * (reason != "a whole pickle stream")), "x"
+        )
+
+
+def test_the_shortcut_for_usual_arrays_checks_what_it_skips() -> None:
+    """Every number by which the second array refers back is replaced by every other one."""
+    two = [np.arange(4.0), np.arange(3.0)]
+    stream = pickle.dumps(two, protocol=2)
+    second = stream.rindex(b"K\0\x85") - 4
+    recalled = [i + 1 for i in range(second, len(stream) - 3) if stream[i : i + 1] == b"h"]
+    n_stored = stream.count(b"q")
+    for at in recalled[:6]:
+        for other in range(n_stored):
+            patched = bytearray(stream)
+            patched[at] = other
+            try:
+                content = parse_torch(in_zip(bytes(patched)), "x").content
+            except UncropError:
+                continue
+            np.testing.assert_array_equal(content[1], two[1])  # type: ignore[index, call-overload]
 
 
 @pytest.mark.parametrize("key", STREAMS)
