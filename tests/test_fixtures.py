@@ -364,8 +364,12 @@ def test_the_sample_is_what_the_script_writes(fixtures_dir: Path, tmp_path: Path
     differ = [n for n, d in fresh.items() if hashlib.sha256(d).digest() != digests[n]]
     for name in differ:
         ours, theirs = _numbers(tmp_path / name), _numbers(fixtures_dir / "sample" / name)
-        step = 1.0 if "/kpt/" in name else 2e-5
-        np.testing.assert_allclose(ours, theirs, atol=step, rtol=1e-5)
+        other = ours != theirs
+        assert other.any(), f"{name}: the same numbers, written differently"
+        if "/kpt/" in name:  # a whole pixel, where a position lies on the edge of one
+            assert other.mean() < 0.02
+            continue
+        np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=1e-5)
     if differ:
         pytest.skip(f"{len(differ)} files differ in the last digits on this processor")
 
