@@ -285,25 +285,47 @@ def _listed_files(marker: Path) -> dict[str, str]:
 @contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
     """Make a locked folder beside ``target`` for the length of the block."""
+    owner = os.getpid()
+    made: tuple[Path, int] | None = None
     with sigterm_as_exit():
-        with _os_errors(target):
-            if not target.parent.is_dir():
-                raise OutputError(
-                    target,
-                    "a folder to write into",
-                    f"no folder {target.parent}",
-                    "Create it first.",
-                )
-            _remove_dead(target)
-            work, lock = _new_workspace(target)
-        owner = os.getpid()
         try:
-            with _os_errors(target, work):
-                yield work
+            with _os_errors(target), _uninterrupted():
+                if not target.parent.is_dir():
+                    raise OutputError(
+                        target,
+                        "a folder to write into",
+                        f"no folder {target.parent}",
+                        "Create it first.",
+                    )
+                _remove_dead(target)
+                made = _new_workspace(target)
+            with _os_errors(target, made[0]):
+                yield made[0]
         finally:
-            if os.getpid() == owner:  # not in a forked worker that is being stopped
-                _discard(work, target)
-            os.close(lock)
+            if made is not None and os.getpid() == owner:  # not in a forked worker
+                with _uninterrupted():
+                    _discard(made[0], target)
+                    os.close(made[1])
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put SIGINT and SIGTERM off to the end of the block, which is short (main thread only)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, _: seen.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if seen:
+            signal.raise_signal(seen[0])
 
 
 def _workspace_name(target: Path) -> str:

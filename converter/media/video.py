@@ -486,8 +486,8 @@ def _video_stream(container: InputContainer, path: Path | str, limits: Limits) -
         raise UnsafeFileError(
             path, f"at most {limits.image_pixels} pixels", f"{codec.width}x{codec.height}"
         )
-    # The size inside the codec's own data may differ from the container's.
-    codec.options = {**codec.options, "max_pixels": str(limits.image_pixels)}
+    # The size inside the codec's own data may differ; decoders count their padding too.
+    codec.options = {**codec.options, "max_pixels": str(2 * limits.image_pixels + (1 << 20))}
     stream.thread_type = "AUTO"
     return stream
 
@@ -613,6 +613,7 @@ def _decoded(
     """Yield the decoded frames, and know one that was lost on the way.
 
     libav reports a damaged frame, drops it and goes on; ffmpeg then shows its neighbour for it.
+    What a decoder conceals inside a frame it does not report; ffmpeg extracts the same pixels.
     """
     import av
 

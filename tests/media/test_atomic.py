@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,13 +320,21 @@ def child(out: Path, text: str) -> subprocess.Popen[str]:
 def test_a_kill_leaves_the_old_or_the_new_output(tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
     chance = random.Random(int(number))
+    began = time.monotonic()
+    child(tmp_path / "whole" / "out", "v0").communicate()  # its parent is missing: start-up only
+    start_up_s = time.monotonic() - began
+    (tmp_path / "whole").mkdir()
+    began = time.monotonic()
+    child(tmp_path / "whole" / "out", "v0").communicate()
+    work_s = time.monotonic() - began - start_up_s
+    shutil.rmtree(tmp_path / "whole")
     old = None
     for round_ in range(7):
         text = f"v{round_}"
         process = child(out, text)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.12))
+        time.sleep(chance.uniform(0, max(work_s, 0.02)))
         process.send_signal(number)
         process.communicate()
         version = version_of(out)
