@@ -74,16 +74,24 @@ def _tile(frame: ProofFrame, faces: NDArray[np.int32]) -> Image:
 
 
 def _draw_mesh(tile: Image, points: Floats, faces: NDArray[np.int32]) -> None:
-    """Edges of the triangles that face the camera."""
+    """Edges of the triangles that face the camera; of all where the mesh has no clear outside."""
     import cv2
 
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    front = area < 0 if np.nansum(area < 0) * 2 >= 1 else area > 0
-    triangles = index_from_pixels(points)[faces[front]]
+    shown = faces
+    if _is_oriented(faces):
+        a, b, c = (points[faces[:, k]] for k in range(3))
+        area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
+        shown = faces[area < 0]  # counter-clockwise outside, with y pointing down
+    triangles = index_from_pixels(points)[shown]
     triangles = triangles[np.isfinite(triangles).all(axis=(1, 2))]
     corners = np.round(triangles * (1 << _SHIFT)).astype(np.int32)
     cv2.polylines(tile, list(corners), True, _MESH_COLOUR, 1, cv2.LINE_AA, _SHIFT)
+
+
+def _is_oriented(faces: NDArray[np.int32]) -> bool:
+    """Whether neighbouring triangles run through their common edge in opposite directions."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    return len(np.unique(edges, axis=0)) == len(edges)
 
 
 def _fixed(points: Floats) -> list[tuple[int, int]]:

@@ -87,7 +87,9 @@ def choose_canvas(track: Track, options: Options) -> tuple[Canvas, list[Finding]
     size = parse_size(options.size)
     if kind == "crop":
         return _crop_canvas(track, size or _square(_DEFAULT_CROP_SIZE), options), findings
-    return _source_canvas(track, kind, size, options.scale or 1.0), findings
+    return _source_canvas(
+        track, kind, size, 1.0 if options.scale is None else options.scale
+    ), findings
 
 
 def _source_canvas(

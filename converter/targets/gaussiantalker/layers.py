@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import ConventionError, MissingInputError
 from converter.geometry.pixels import PixelAffine, Size
-from converter.media.images import read_image, read_size, resample, resample_nearest
+from converter.media.images import ImageFiles, read_image, read_size, resample, resample_nearest
 from converter.targets.gaussiantalker.canvas import Canvas
 from converter.track import Image, Track
+
+ParsingNames = Literal["auto", "frame", "image", "position"]
 
 # Colours in OpenCV's channel order (process.py writes BGR arrays); exact equality is required.
 HEAD, NECK, TORSO, BACKGROUND = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -46,40 +49,22 @@ class Parsing:
     canvas_from_parsing: PixelAffine
 
     @classmethod
-    def find(cls, folder: Path, track: Track, canvas: Canvas) -> Parsing:
+    def find(cls, folder: Path, names: ParsingNames, track: Track, canvas: Canvas) -> Parsing:
         """Find the parsing of every frame.
-
-        GaussianTalker numbers it like its images, by the position in the video from 0; INSTA like
-        the .frame files.
 
         Raises
         ------
         MissingInputError
             If a frame has none.
         ConventionError
-            If the images are neither of source nor of crop size, or the colours are unknown.
+            If more than one way of numbering fits, the images are neither of source nor of crop
+            size, or the colours are unknown.
 
         """
-        files = {int(p.stem): p for p in folder.glob("*.png") if p.stem.isdecimal()}
-        if not files:
-            raise MissingInputError(folder, "parsing images named by number (.png)", "none")
-        first = next(iter(files.values()))
-        style = _style(read_image(first), str(first))
-        if style == "insta" or track.source_indices is None:
-            keys = track.frame_ids
-        else:
-            keys = track.source_indices
-        lost = [int(k) for k in keys if int(k) not in files]
-        if lost:
-            raise MissingInputError(
-                folder / f"{lost[0]}.png",
-                "the parsing of a frame",
-                f"nothing ({len(lost)} of {len(keys)} are missing)",
-                "GaussianTalker's files are numbered by position in the video from 0, "
-                "INSTA's like the .frame files.",
-            )
-        paths = tuple(files[int(k)] for k in keys)
-        return cls(paths, style, canvas_map(read_size(first), track, canvas, str(first)))
+        paths = _numbered_paths(folder, names, track)
+        style = _style(read_image(paths[0]), str(paths[0]))
+        size = read_size(paths[0])
+        return cls(paths, style, canvas_map(size, track, canvas, str(paths[0])))
 
     def read(self, index: int, size: Size) -> Image:
         """Parsing of one track frame on the canvas, in GaussianTalker's colours."""
@@ -89,6 +74,47 @@ class Parsing:
         elif _style(image, str(self.paths[index])) != self.style:
             raise ConventionError(str(self.paths[index]), "the colours of the others", "others")
         return resample_nearest(image, self.canvas_from_parsing, size, BACKGROUND)
+
+
+def _numbered_paths(folder: Path, names: ParsingNames, track: Track) -> tuple[Path, ...]:
+    """Parsing file of every track frame; an off-by-one is never guessed."""
+    ways = _ways_of_naming(track)
+    tried = ways if names == "auto" else {str(names): ways.get(names, [])}
+    lost = {
+        way: [s for s in stems if not (folder / f"{s}.png").is_file()]
+        for way, stems in tried.items()
+    }
+    fitting = [way for way, stems in tried.items() if stems and not lost[way]]
+    if len(fitting) > 1:
+        raise ConventionError(
+            folder,
+            "file names that fit one way of counting",
+            f"names that fit {' and '.join(fitting)}",
+            "Say which with --parsing-names.",
+        )
+    if not fitting:
+        way = min(lost, key=lambda w: len(lost[w]) or len(track) + 1)
+        first = lost[way][0] if lost[way] else "00000"
+        raise MissingInputError(
+            folder / f"{first}.png",
+            "the parsing of a frame",
+            f"nothing ({len(lost[way])} of {len(track)} are missing, counting by {way})",
+            "--parsing-names says what the names count: frame, image or position.",
+        )
+    return tuple(folder / f"{stem}.png" for stem in tried[fitting[0]])
+
+
+def _ways_of_naming(track: Track) -> dict[str, list[str]]:
+    """File stem of every track frame, by each convention that is in use."""
+    ways = {"frame": [f"{i:05d}" for i in track.frame_ids]}
+    if track.source_indices is not None:
+        ways["image"] = [f"{i + 1:05d}" for i in track.source_indices]
+        ways["position"] = [str(i) for i in track.source_indices]
+        if isinstance(track.source_frames, ImageFiles):
+            ways["image"] = [p.stem for p in track.source_frames.paths]
+    if ways.get("image") == ways["frame"]:
+        del ways["image"]
+    return ways
 
 
 def canvas_map(size: Size, track: Track, canvas: Canvas, where: str) -> PixelAffine:

@@ -24,6 +24,10 @@ class Options:
     """Output pixels per source pixel, for window and padded. Default: 1, native."""
     parsing: Path | None = None
     """Folder of face-parsing PNGs in GaussianTalker's or INSTA's colours, source or crop size."""
+    parsing_names: Literal["auto", "frame", "image", "position"] = "auto"
+    """What the parsing's file names count: .frame numbers (00000 first, as INSTA does), images as
+    the tracker and ffmpeg name them (00001 first), or positions in the video (0, 1, 2 unpadded, as
+    GaussianTalker does). auto decides where only one of them fits."""
     background: Path | None = None
     """Clean background picture, source or crop size. Default: derived from the parsing, if any."""
     audio_features: Path | None = None

@@ -96,7 +96,7 @@ def make_plan(track: Track, options: Options) -> Plan:
         n_train=n_train,
         blinks=blinks,
         meshes=meshes,
-        parsing=Parsing.find(options.parsing, track, canvas) if options.parsing else None,
+        parsing=_parsing(options, track, canvas),
         audio_features=features,
         findings=tuple(findings),
     )
@@ -135,6 +135,12 @@ def _require_parts(track: Track) -> tuple[Meshes, Floats, Floats]:
             "Give --actor DIR with the folder that holds kpt/.",
         )  # fmt: skip
     return track.meshes, track.landmarks, track.times
+
+
+def _parsing(options: Options, track: Track, canvas: Canvas) -> Parsing | None:
+    if options.parsing is None:
+        return None
+    return Parsing.find(options.parsing, options.parsing_names, track, canvas)
 
 
 def _on_canvas(canvas: Canvas, positions: NDArray[np.int64], points: Floats) -> Floats:
