@@ -64,13 +64,21 @@ def _tile(frame: ProofFrame, faces: NDArray[np.int32]) -> Image:
     tile_from_image = PixelAffine(scale, scale, -scale * corner[0], -scale * corner[1])
     tile = resample(frame.image, tile_from_image, Size(_TILE, _TILE))
     overlay = tile.copy()
-    _draw_mesh(overlay, tile_from_image(frame.vertices), faces)
-    tile = np.asarray(cv2.addWeighted(tile, 0.55, overlay, 0.45, 0), np.uint8)
+    points = tile_from_image(frame.vertices)
+    _draw_mesh(overlay, points, faces)
+    opacity = _opacity(points, faces)
+    tile = np.asarray(cv2.addWeighted(tile, 1 - opacity, overlay, opacity, 0), np.uint8)
     for point in _fixed(tile_from_image(frame.landmarks)):
         cv2.circle(tile, point, 2 << _SHIFT, _LANDMARK_COLOUR, -1, cv2.LINE_AA, _SHIFT)
     _inset(tile, frame.image, corner, side)
     _text(tile, frame.label, (12, _TILE - 14))
     return tile
+
+
+def _opacity(points: Floats, faces: NDArray[np.int32]) -> float:
+    """Lines of a dense mesh are drawn fainter, so that the face stays visible."""
+    lengths = np.linalg.norm(points[faces[:, 0]] - points[faces[:, 1]], axis=1)
+    return float(np.clip(np.nanmedian(lengths) / 45, 0.15, 0.45))
 
 
 def _draw_mesh(tile: Image, points: Floats, faces: NDArray[np.int32]) -> None:
@@ -120,8 +128,11 @@ def _heading(title: str, width: int) -> Image:
 
 
 def _text(image: Image, text: str, at: tuple[int, int]) -> None:
+    """White on a dark strip."""
     import cv2
 
     shown = text.encode("ascii", "replace").decode("ascii")
-    for colour, width in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-        cv2.putText(image, shown, at, cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, width, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1)
+    corners = (at[0] - 6, at[1] - height - 6), (at[0] + width + 6, at[1] + below + 2)
+    cv2.rectangle(image, *corners, (24, 24, 24), -1)
+    cv2.putText(image, shown, at, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
