@@ -413,7 +413,6 @@ def _usual_array(vm: Machine, here: int) -> int:
         dtype = dtype.built
     usual = (
         memo.get(code[here + 1]) is _NDARRAY
-        and type(memo.get(code[here + 8])) is bytes
         and isinstance(dtype, np.dtype)
         and memo.get(code[shape_end + 7]) is _ENCODE
         and memo.get(code[text_end + 3]) == "latin1"

@@ -194,6 +194,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], type[UncropError], str]] = {
     "prefix, told": (prefixed, Unsafe, "at byte 0, found one at byte 5"),
     "suffix": (lambda: PLAIN + b"junk", FormatError, "last 22 bytes"),
     "comment": (lambda: zipped(*GOOD, comment=b"junk"), FormatError, "last 22 bytes"),
+    "comment, cut": (lambda: end_patched(PLAIN, 20, "<H", 4), FormatError, "a comment"),
     "short": (lambda: PLAIN[:-1], FormatError, "last 22 bytes"),
     "empty": (lambda: b"", FormatError, "last 22 bytes"),
     "disk": (lambda: end_patched(PLAIN, 4, "<H", 1), FormatError, "one zip archive"),

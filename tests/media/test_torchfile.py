@@ -176,7 +176,7 @@ BBOX = np.array([398, 1522, 1, 1079])
         {"a": {}, "b": [], "c": (), "d": None, "e": True, "f": False, "g": 1.5, "": "é日"},
         {1: 2**31, 2: -(2**31), 3: 2**200, 4: -1, 5: 255, 6: 256, 7: 65536, -8: -(2**63)},
         [list(range(2500)), {str(i): np.array([i]) for i in range(1200)}],
-        [np.array([7], np.uint8), np.array([97], np.uint8), "a", {"a": 1}],
+        [np.array([i], np.uint8) for i in (7, 97, 97, 7)],
         [np.array([7], np.uint8), np.array([7], np.uint8), np.array([0], np.uint8)],
     ],
     ids=lambda value: f"{type(value).__name__}{getattr(value, 'dtype', '')}",
