@@ -37,7 +37,7 @@ def read_bytes(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 f"{size}",
                 "If it is genuine, raise the limit.",
             )
-        return stream.read(limits.file_bytes)
+        return stream.read(size + 1)
 
 
 def open_regular(path: Path | str) -> int:
@@ -48,8 +48,7 @@ def open_regular(path: Path | str) -> int:
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(path, "a file", "nothing") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FormatError(path, "a readable file", reason) from None
+        raise _unreadable(path, error) from None
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -62,6 +61,34 @@ def sha256_of(path: Path | str) -> str:
     """SHA-256 of a regular file of any size, as hex; raises as `read_bytes`."""
     digest = hashlib.sha256()
     with os.fdopen(open_regular(path), "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        try:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        except OSError as error:
+            raise _unreadable(path, error) from None
     return digest.hexdigest()
+
+
+def scan_folder(path: Path | str) -> list[os.DirEntry[str]]:
+    """Entries of a folder, in no order.
+
+    Raises
+    ------
+    MissingInputError
+        If it does not exist or is no folder.
+    FormatError
+        If the operating system refuses to list it.
+
+    """
+    try:
+        with os.scandir(path) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingInputError(path, "a folder", "none") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error, "folder") from None
+
+
+def _unreadable(path: Path | str, error: Exception, kind: str = "file") -> FormatError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return FormatError(path, f"a readable {kind}", reason, "Check its permissions and its disk.")
