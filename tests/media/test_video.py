@@ -123,6 +123,22 @@ CLIPS: dict[str, tuple[tuple[str, ...], ...]] = {
         (*source("25", 0.4), *H264, "{out}.mp4"),
         ("-display_rotation", "90", "-display_hflip", "-i", "{in}", "-c", "copy", "{out}.mp4"),
     ),
+    "mirrored-270": (
+        (*source("25", 0.4), *H264, "{out}.mp4"),
+        ("-display_rotation", "-90", "-display_hflip", "-i", "{in}", "-c", "copy", "{out}.mp4"),
+    ),
+    "mkv-cut-open-gop": (
+        (*source("30", 2), *H264, "-x264-params", "open-gop=1:keyint=12:bframes=3", "{out}.mkv"),
+        ("-ss", "0.9", "-i", "{in}", "-c", "copy", "{out}.mkv"),
+    ),
+    "avi-gap": (
+        (*source("30", 1), "-vf", "select='lt(n,9)+eq(n,20)'", "-fps_mode", "vfr")
+        + ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "{out}.avi"),
+    ),
+    "flv-wrong-pts": (
+        (*source("30", 1), *H264, "{out}.flv"),
+        ("-i", "{in}", "-c", "copy", "-bsf:v", "setts=pts=DTS", "{out}.flv"),
+    ),
     "upside-down": (
         (*source("25", 0.4), *H264, "{out}.mp4"),
         ("-display_vflip", "-i", "{in}", "-c", "copy", "{out}.mp4"),
@@ -270,6 +286,16 @@ def test_other_rates(clip: Path, tmp_path: Path, fps: float) -> None:
         assert (ours == theirs).all()
 
 
+def test_a_video_that_begins_early_loses_what_is_before_time_zero() -> None:
+    # The constant-rate output of ffmpeg takes two ticks before zero as they are.
+    for first, dropped in ((-5, 3), (-2, 0), (-1, 0)):
+        clock = FrameClock(Fraction(25), Fraction(1, 25), repeat_first=True)
+        shown = [clock.push(tick) for tick in range(first, 4)] + [clock.finish(4)]
+        numbers = [number for run in shown for number in run]
+        assert numbers == list(range(4 - first - dropped))
+        assert [len(run) for run in shown[1 : 1 + dropped]] == [0] * dropped
+
+
 @given(
     steps=st.lists(st.integers(0, 90), min_size=1, max_size=40),
     start=st.integers(0, 200),
@@ -392,6 +418,29 @@ def test_a_name_is_only_a_name(
     (tmp_path / name).write_bytes(clip.read_bytes())
     monkeypatch.chdir(tmp_path)
     assert len(VideoFrames(name)) == 50
+
+
+def test_a_cut_mp4_says_so(clip: Path, tmp_path: Path) -> None:
+    ffmpeg("-i", clip, "-c", "copy", "-movflags", "faststart", tmp_path / "a.mp4")
+    content = (tmp_path / "a.mp4").read_bytes()
+    for kept in (0.5, 0.7, 0.9):
+        (tmp_path / "a.mp4").write_bytes(content[: int(len(content) * kept)])
+        with pytest.raises(FormatError, match="60 frames, found .* cut short"):
+            VideoFrames(tmp_path / "a.mp4", indices=[40])
+
+
+def test_a_frame_that_libav_leaves_out_is_missed(tmp_path: Path) -> None:
+    ffmpeg(*source("25", 1), "-c:v", "mpeg4", tmp_path / "a.mp4")
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    with av.open(tmp_path / "a.mp4") as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[13].pos, packets[13].size
+    assert start is not None
+    content[start + size // 2 : start + size] = b"\xff" * (size - size // 2)
+    (tmp_path / "a.mp4").write_bytes(content)
+    video = VideoFrames(tmp_path / "a.mp4")
+    with pytest.raises(FormatError, match=r"decoded frame 1\d: .* leaves out"):
+        list(video.stream(range(25)))
 
 
 @pytest.mark.parametrize("name", ["mp4-25", "mkv-29.97", "avi-mjpeg", "mpegts", "flv"])
