@@ -619,19 +619,16 @@ def _decoded(
 
     track_losses = _one_frame_per_packet(stream, kind)
     pending: set[int] = set()
+    first_pts: int | None = None
     n_frames = 0
     try:
         for packet in _packets(container, stream, kind, path):
             if track_losses and packet.size and packet.pts is not None and not packet.is_discard:
                 pending.add(packet.pts)
             for frame in stream.codec_context.decode(packet if packet.size else None):
-                pts = frame.pts
-                if pts is not None:
-                    pending.discard(pts)
-                    lost = {p for p in pending if p < pts}
-                    pending -= lost
-                    if lost and n_frames:
-                        raise FormatError(f"{path}: decoded frame {n_frames}", *_DAMAGED)
+                if frame.pts is not None:
+                    pending.discard(frame.pts)
+                    first_pts = frame.pts if first_pts is None else first_pts
                 if frame.is_corrupt:
                     raise FormatError(f"{path}: decoded frame {n_frames}", *_DAMAGED)
                 yield frame
@@ -642,8 +639,11 @@ def _decoded(
             "a whole frame",
             f"a damaged one ({reason_of(error)})",
         ) from None
-    if pending and n_frames:
-        raise FormatError(f"{path}: decoded frame {n_frames}", *_DAMAGED)
+    # Frames that lead the first key frame need pictures from before it; ffmpeg has none either.
+    lost = [pts for pts in pending if first_pts is not None and pts > first_pts]
+    if lost:
+        lost_s = float(min(lost) * _time_base(stream))
+        raise FormatError(f"{path}: the frame at {lost_s:.3f} s", *_DAMAGED)
 
 
 _DAMAGED = ("a whole frame", "a damaged one that libav leaves out")
