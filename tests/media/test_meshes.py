@@ -93,6 +93,9 @@ def test_numbers_that_cannot_be_are_refused(ply: Path) -> None:
     ply.write_bytes(data[:start] + nan + data[start + 4 :])
     with pytest.raises(FormatError, match="finite"):
         read_mesh(ply)
+    ply.write_bytes(data[:-13] + b"\x04" + data[-12:])
+    with pytest.raises(FormatError, match="triangles"):
+        read_mesh(ply)
     index = np.array([100_000], "<i4").tobytes()
     ply.write_bytes(data[:-4] + index)
     with pytest.raises(FormatError, match="faces that index 162"):
