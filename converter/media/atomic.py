@@ -62,13 +62,13 @@ _RENAME_EXCHANGE = 2
 def replace_file(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """Yield a path to write; what is there at the end becomes the file ``path``.
 
-    If the block raises, nothing is left.
+    Missing parent folders are made. If the block raises, nothing is left.
 
     Raises
     ------
     OutputError
         If ``path`` exists and ``overwrite`` is false (also if it appears meanwhile), is a folder,
-        has no parent folder, or cannot be written.
+        or cannot be written.
 
     """
     target = _place(path)
@@ -94,7 +94,8 @@ def replace_file(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
 def replace_folder(path: Path | str, overwrite: bool, marker: str) -> Iterator[Path]:
     """Yield a folder to fill; what it holds at the end becomes the folder ``path``.
 
-    If the block raises, nothing is left. An empty folder at ``path`` may always be replaced.
+    Missing parent folders are made. If the block raises, nothing is left. An empty folder at
+    ``path`` may always be replaced.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def replace_folder(path: Path | str, overwrite: bool, marker: str) -> Iterator[P
     ------
     OutputError
         If ``path`` exists and ``overwrite`` is false, holds files that are not of an earlier
-        output, is a file, has no parent folder, or cannot be written.
+        output, is a file, or cannot be written.
 
     """
     target = _place(path)
@@ -287,16 +288,11 @@ def _workspace(target: Path) -> Iterator[Path]:
     """Make a locked folder beside ``target`` for the length of the block."""
     owner = os.getpid()
     made: tuple[Path, int] | None = None
+    parents = [p for p in target.parents if not p.exists()]
     with sigterm_as_exit():
         try:
             with _os_errors(target), _uninterrupted():
-                if not target.parent.is_dir():
-                    raise OutputError(
-                        target,
-                        "a folder to write into",
-                        f"no folder {target.parent}",
-                        "Create it first.",
-                    )
+                target.parent.mkdir(parents=True, exist_ok=True)
                 _remove_dead(target)
                 made = _new_workspace(target)
             with _os_errors(target, made[0]):
@@ -306,6 +302,9 @@ def _workspace(target: Path) -> Iterator[Path]:
                 with _uninterrupted():
                     _discard(made[0], target)
                     os.close(made[1])
+            for parent in parents:  # made for nothing; those that hold the output stay
+                with suppress(OSError):
+                    parent.rmdir()
 
 
 @contextmanager

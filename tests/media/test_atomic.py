@@ -243,6 +243,27 @@ def test_an_output_without_its_marker_is_not_put_in_place(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+# --- parent folders ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_missing_parents_are_made_and_not_left_behind(tmp_path: Path, is_folder: bool) -> None:
+    target = tmp_path / "a" / "b" / "out"
+
+    def write(fail: bool) -> None:
+        replace = replace_folder(target, False, "m.json") if is_folder else replace_file(target)
+        with replace as new:
+            (new / "m.json" if is_folder else new).write_text('{"files": {}}')
+            if fail:
+                raise ValueError("midway")
+
+    with pytest.raises(ValueError, match="midway"):
+        write(fail=True)
+    assert list(tmp_path.iterdir()) == []
+    write(fail=False)
+    assert target.exists()
+
+
 # --- places that cannot be written -------------------------------------------------------------
 
 
@@ -255,8 +276,7 @@ def _refused(tmp_path: Path) -> Iterator[tuple[Path, bool, str]]:
     yield tmp_path / "folder", False, "a folder"
     yield tmp_path / "fifo", False, "pipe"
     for is_folder in (True, False):
-        yield tmp_path / "none" / "out", is_folder, "Create it first"
-        yield tmp_path / "file" / "out", is_folder, "Create it first"
+        yield tmp_path / "file" / "out", is_folder, "file"
         yield tmp_path / "nul\0", is_folder, "null"
         yield tmp_path / ("long" * 100), is_folder, "too long"
         yield Path("/proc/out"), is_folder, "No such file|not permitted|denied"
@@ -321,9 +341,10 @@ def test_a_kill_leaves_the_old_or_the_new_output(tmp_path: Path, number: signal.
     out = tmp_path / "out"
     chance = random.Random(int(number))
     began = time.monotonic()
-    child(tmp_path / "whole" / "out", "v0").communicate()  # its parent is missing: start-up only
+    (tmp_path / "file").touch()
+    child(tmp_path / "file" / "out", "v0").communicate()  # its parent is a file: start-up only
     start_up_s = time.monotonic() - began
-    (tmp_path / "whole").mkdir()
+    (tmp_path / "file").unlink()
     began = time.monotonic()
     child(tmp_path / "whole" / "out", "v0").communicate()
     work_s = time.monotonic() - began - start_up_s
