@@ -23,10 +23,9 @@ class ConvertArguments:
     """Arguments that every target shares."""
 
     track: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRACK")]
-    """The tracker's output folder, its checkpoint folder, the actor folder, a parent that holds
-    both, or a bundle (track.h5)."""
+    """The tracker's output, checkpoint or actor folder, a parent of both, or a bundle (.h5)."""
     to: Annotated[str, tyro.conf.arg(metavar="TARGET")]
-    """What to write: gaussiantalker, bundle."""
+    """What to write, one of the targets above."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     """Folder or file to write. It must not exist, or be an earlier output (with --overwrite)."""
     actor: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -116,9 +115,9 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     if target is not None:
         parts.append((target.name, target.options))
     command: Any = tyro.cli(
-        tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)(
-            dataclasses.make_dataclass("convert", parts)
-        ),
+        tyro.conf.configure(
+            tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone
+        )(dataclasses.make_dataclass("convert", parts)),
         prog="convert",
         description=_description(names, target),
         args=arguments,

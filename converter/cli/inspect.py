@@ -48,7 +48,7 @@ class InspectArguments:
 def run(arguments: list[str]) -> int:
     """Print what is there; exit code 1 if a dataset fails its check; raises UncropError."""
     command = tyro.cli(
-        tyro.conf.configure(tyro.conf.FlagCreatePairsOff)(InspectArguments),
+        tyro.conf.configure(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)(InspectArguments),
         prog="uncrop inspect",
         args=arguments,
     )

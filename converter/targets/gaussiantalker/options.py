@@ -14,31 +14,34 @@ class Options:
     """Options of ``--to gaussiantalker``."""
 
     canvas: Canvas = "auto"
-    """Which part of the picture is written. GaussianTalker holds only a central principal point, so
-    every canvas is centred on it. window: native pixels, the largest that fits into the source
-    frame. padded: the whole source frame, borders repeated. crop: the tracker's own field of view.
-    auto: window when there are source frames, else crop."""
+    """Which part of the picture is written; every canvas is centred on the principal point.
+    auto: window where there are source frames, else crop.
+    window: native pixels, the largest canvas inside the source frame.
+    padded: the whole source frame at native scale, borders repeated.
+    crop: the tracker's own field of view."""
     size: str | None = None
-    """Size of the canvas, N or WIDTHxHEIGHT, even numbers. Default: what fits; 512 for crop."""
+    """Size of the canvas, N or WIDTHxHEIGHT, even. Default: what fits; 512 for crop."""
     scale: float | None = None
     """Output pixels per source pixel, for window and padded. Default: 1, native."""
     parsing: Path | None = None
-    """Folder of face-parsing PNGs in GaussianTalker's or INSTA's colours, source or crop size."""
+    """Face-parsing PNGs in GaussianTalker's or INSTA's colours, at source or crop size."""
     parsing_names: Literal["auto", "frame", "image", "position"] = "auto"
-    """What the parsing's file names count: .frame numbers (00000 first, as INSTA does), images as
-    the tracker and ffmpeg name them (00001 first), or positions in the video (0, 1, 2 unpadded, as
-    GaussianTalker does). auto decides where only one of them fits."""
+    """What the parsing's file names count.
+    frame: .frame numbers, 00000 first (INSTA).
+    image: images as the tracker and ffmpeg name them, 00001 first.
+    position: place in the video, 0 1 2 unpadded (GaussianTalker).
+    auto: whichever fits, if only one does."""
     background: Path | None = None
-    """Clean background picture, source or crop size. Default: derived from the parsing, if any."""
+    """Clean background picture, at source or crop size. Default: derived from the parsing."""
     audio_features: Path | None = None
     """DeepSpeech features, .npy of shape (N, 16, 29)."""
     missing_landmarks: Literal["interpolate", "drop"] = "interpolate"
-    """Frames in which the detector found no face: fill gaps up to --max-gap, or drop them all."""
+    """Frames in which the detector found no face: fill gaps up to --max-gap, or drop all."""
     max_gap: int = 5
-    """Longest gap of landmarks, in frames, that is filled; longer ones are dropped."""
+    """Longest gap of landmarks that is filled, frames; longer ones are dropped."""
     quality: int = 95
     """JPEG quality of the written images, 1 to 100."""
     units_per_metre: float = 10.0
-    """World units per metre. 10 gives the scale of GaussianTalker's own data (decimetres)."""
+    """World units per metre; 10 is the scale of GaussianTalker's own data."""
     blink_full: float = 2.0
-    """AU45 value of a closed eye. GaussianTalker saturates at 2; OpenFace's scale ends at 5."""
+    """AU45 of a closed eye. GaussianTalker saturates at 2; OpenFace's scale ends at 5."""
