@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from converter.errors import FormatError, MissingInputError
 from converter.findings import Finding
+from converter.media.files import scan_folder
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Track
 
@@ -171,13 +173,10 @@ def detect_source(path: Path) -> Source:
         If no source recognises it.
 
     """
-    if not path.exists():
-        parent = path.absolute().parent
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in parent.iterdir()] if parent.is_dir() else [], n=1
-        )
-        remedy = f"Did you mean {path.parent / near[0]}?" if near else ""
-        raise MissingInputError(path, "a track", "nothing", remedy)
+    if not os.path.exists(path):
+        raise MissingInputError(path, *_absent(path))
+    if os.path.isdir(path):
+        scan_folder(path)  # one that may not be listed is refused here, by its reason
     for name in names("sources"):
         candidate = source(name)
         if candidate.sniff(path):
@@ -188,3 +187,16 @@ def detect_source(path: Path) -> Source:
         "a folder without .frame files" if path.is_dir() else "another kind of file",
         "Give the folder that holds checkpoint/, or a parent of it.",
     )
+
+
+def _absent(path: Path) -> tuple[str, str, str]:
+    """Say why ``path`` is not there: a name close to it, or a folder that may not be entered."""
+    parent = path.absolute().parent
+    try:
+        names = [entry.name for entry in scan_folder(parent)]
+    except FormatError as error:
+        return "a track", f"{error.found} for {parent}", error.remedy
+    except MissingInputError:
+        return "a track", "nothing", f"There is no folder {parent}."
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return "a track", "nothing", f"Did you mean {path.parent / near[0]}?" if near else ""

@@ -28,7 +28,7 @@ def read_bytes(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
 
     """
     descriptor = open_regular(path)
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         size = os.fstat(descriptor).st_size
         if size > limits.file_bytes:
             raise UnsafeFileError(
@@ -37,7 +37,24 @@ def read_bytes(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 f"{size}",
                 "If it is genuine, raise the limit.",
             )
-        return stream.read(size + 1)
+        return _read_up_to(descriptor, size)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.close(descriptor)
+
+
+def _read_up_to(descriptor: int, size: int) -> bytes:
+    # Without a buffered stream: for files of a few KB, its making takes longer than the reading.
+    data = os.read(descriptor, size)
+    if len(data) == size:
+        return data
+    parts = [data]
+    n_left = size - len(data)
+    while n_left and parts[-1]:  # more than 2 GiB, or a network file system
+        parts.append(os.read(descriptor, n_left))
+        n_left -= len(parts[-1])
+    return b"".join(parts)
 
 
 def open_regular(path: Path | str) -> int:

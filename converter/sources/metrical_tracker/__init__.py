@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from converter.errors import FormatError, UncropError
 from converter.registry import ReadOptions
 from converter.sources.metrical_tracker.folders import looks_like_track
 from converter.track import Track
@@ -28,7 +29,13 @@ class MetricalTracker:
         """Read a track; see `converter.sources.metrical_tracker.reader.read_track`."""
         from converter.sources.metrical_tracker.reader import read_track
 
-        return read_track(path, options)
+        try:
+            return read_track(path, options)
+        except UncropError:
+            raise
+        except OSError as error:  # folders that vanish or may not be entered
+            where = error.filename or path
+            raise FormatError(where, "a readable file or folder", f"{error.strerror}") from None
 
 
 SOURCE = MetricalTracker()

@@ -11,13 +11,19 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converter.errors import ConventionError
 from converter.findings import Finding
 from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
-from converter.geometry.pose import OPENCV_FROM_PYTORCH3D, Pose, matrix_from_rotation_6d
+from converter.geometry.pose import (
+    OPENCV_FROM_OPENGL,
+    OPENCV_FROM_PYTORCH3D,
+    Pose,
+    matrix_from_rotation_6d,
+)
 from converter.sources.metrical_tracker.payload import FramePayload
 from converter.track import ImageSpace
 
@@ -26,7 +32,10 @@ _K_LIMIT_PX = 1e-2
 _REWRITTEN_K_LIMIT_PX = 0.05
 _ROTATION_LIMIT = 1e-4
 _TRANSLATION_LIMIT_M = 1e-5
+_REWRITTEN_TRANSLATION_LIMIT_M = 1e-4
 _CONSTANT_K_RELATIVE = 1e-6
+_MAX_KEYFRAMES = 64
+_AS_WRITTEN = "Use the files as the tracker wrote them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +72,43 @@ def read_cameras(
     """
     findings: list[Finding] = []
     w2c = _poses(payloads, findings)
-    stated = payloads[0].img_size
-    if stated is not None and stated != crop_size and stated == source_size:
+    intrinsics, space = _intrinsics(payloads, crop_size, source_size, crop, findings)
+    return Cameras(w2c, _constant(intrinsics, findings), space, tuple(findings))
+
+
+def stated_size(payload: FramePayload) -> Size | None:
+    """Size of the tracker's images by a ``.frame`` alone: the order of img_size that K confirms."""
+    size = payload.img_size
+    if size is None or payload.camera is None:
+        return size
+    swapped = Size(size.height, size.width)
+    off, off_swapped = (_off(payload, candidate) for candidate in (size, swapped))
+    return swapped if off_swapped <= _K_LIMIT_PX < off else size
+
+
+def _off(payload: FramePayload, size: Size) -> float:
+    """How far opencv.K is from the camera block's K of an image of ``size``, px."""
+    if payload.camera is None:
+        return np.inf
+    tracked = Intrinsics.from_ndc(payload.camera.fl, payload.camera.pp, size)
+    return float(np.max(np.abs(payload.K - tracked.matrix)))
+
+
+# --- K ----------------------------------------------------------------------------------------
+
+
+def _intrinsics(
+    payloads: list[FramePayload],
+    crop_size: Size,
+    source_size: Size | None,
+    crop: Crop | None,
+    findings: list[Finding],
+) -> tuple[Intrinsics, ImageSpace]:
+    """K, one per frame, and the image it speaks of."""
+    stated = _one_img_size(payloads)
+    in_source = stated is not None and stated != crop_size and stated == source_size
+    tracked = _tracked(payloads, crop_size)
+    if in_source and (tracked is None or crop is None):
         findings.append(
             Finding(
                 "K-space",
@@ -75,47 +119,106 @@ def read_cameras(
                 fix="They are taken as they are, in source resolution.",
             )
         )
-        return Cameras(w2c, _constant(_intrinsics(payloads, stated), findings), "source",
-                       tuple(findings))  # fmt: skip
-    _check_img_size(stated, crop_size, payloads[0], findings)
-    intrinsics = _reconciled(payloads, crop_size, crop, findings)
-    return Cameras(w2c, _constant(intrinsics, findings), "crop", tuple(findings))
+        return _from_matrices(payloads, source_size or crop_size, findings), "source"
+    confirmed = tracked is not None and _difference(payloads, tracked).max() <= _K_LIMIT_PX
+    _check_img_size(stated, crop_size, payloads[0], confirmed or in_source, findings)
+    if tracked is None:
+        return _from_matrices(payloads, crop_size, findings), "crop"
+    return _reconciled(payloads, tracked, crop, findings), "crop"
+
+
+def _one_img_size(payloads: list[FramePayload]) -> Size | None:
+    first = payloads[0].img_size
+    other = next((p for p in payloads if p.img_size != first), None)
+    if other is not None:
+        raise ConventionError(
+            f"{other.path}: img_size",
+            f"{first}, as in {payloads[0].path.name}",
+            f"{other.img_size}",
+            "Frames of two different runs are in this folder; separate them.",
+        )
+    return first
 
 
 def _check_img_size(
-    stated: Size | None, actual: Size, payload: FramePayload, findings: list[Finding]
+    stated: Size | None,
+    actual: Size,
+    payload: FramePayload,
+    confirmed: bool,
+    findings: list[Finding],
 ) -> None:
+    """Hold img_size against the images; ``confirmed``: K is known to be that of the images."""
     if stated is None or stated == actual:
         return
-    if Size(stated.height, stated.width) == actual:
-        findings.append(
-            Finding(
-                "img-size-swapped",
-                "warning",
-                f"{payload.path.name}: img_size",
-                f"is stored as (width, height) = ({actual.width}, {actual.height}); "
-                "the tracker stores (height, width).",
-                fix="The size of the images is used.",
-            )
+    swapped = Size(stated.height, stated.width) == actual
+    if not swapped and not confirmed:
+        raise ConventionError(
+            f"{payload.path}: img_size",
+            f"{actual}, the size of the tracker's images",
+            f"{stated}",
+            "K belongs to images of another resolution; use the images the tracker was run on.",
         )
-        return
-    raise ConventionError(
-        f"{payload.path}: img_size",
-        f"{actual}, the size of the tracker's images",
-        f"{stated}",
-        "K belongs to images of another resolution; use the images the tracker was run on.",
+    message = (
+        f"is stored as (width, height) = ({actual.width}, {actual.height}); "
+        "the tracker stores (height, width)."
+        if swapped
+        else f"is {stated}, but the images are {actual}."
+    )
+    findings.append(
+        Finding(
+            "img-size-swapped" if swapped else "img-size-wrong",
+            "warning",
+            f"{payload.path.name}: img_size",
+            message,
+            fix="The size of the images is used.",
+        )
     )
 
 
-def _intrinsics(payloads: list[FramePayload], size: Size) -> Intrinsics:
-    return Intrinsics.from_matrix(np.stack([p.K for p in payloads]), size)
+def _tracked(payloads: list[FramePayload], size: Size) -> Intrinsics | None:
+    """K by the camera blocks, one per frame; None if a frame has none."""
+    blocks = [p.camera for p in payloads if p.camera is not None]
+    if len(blocks) != len(payloads):
+        return None
+    return Intrinsics.from_ndc(
+        np.array([b.fl for b in blocks]), np.stack([b.pp for b in blocks]), size
+    )
+
+
+def _difference(payloads: list[FramePayload], tracked: Intrinsics) -> Floats:
+    """Largest difference of opencv.K and the camera block's, px; shape (N,)."""
+    stored = np.stack([p.K for p in payloads])
+    difference: Floats = np.abs(stored - tracked.matrix).max(axis=(-1, -2))
+    return difference
+
+
+def _from_matrices(payloads: list[FramePayload], size: Size, findings: list[Finding]) -> Intrinsics:
+    """opencv.K of all frames, with nothing to hold it against; a transposed one is turned."""
+    k = np.stack([p.K for p in payloads])
+    if np.all(np.abs(k[:, :2, 2]) < 1e-6) and np.all(np.any(k[:, 2, :2] != 0, axis=-1)):
+        findings.append(
+            Finding("K-transposed", "warning", "opencv.K", "is transposed.",
+                    fix="It is turned; nothing else can be meant.")
+        )  # fmt: skip
+        k = np.swapaxes(k, -1, -2)
+    try:
+        return Intrinsics.from_matrix(k, size)
+    except ConventionError:
+        for payload, matrix in zip(payloads, k, strict=True):
+            try:
+                Intrinsics.from_matrix(matrix, size)
+            except ConventionError as error:
+                where = f"{payload.path}: opencv.K"
+                raise ConventionError(where, error.expected, error.found, _AS_WRITTEN) from None
+        raise
 
 
 def _constant(intrinsics: Intrinsics, findings: list[Finding]) -> Intrinsics:
     """One K if all frames agree, else one per frame with a warning."""
     k = intrinsics.matrix
     spread = float(np.max(np.abs(k - k[0])))
-    if spread <= _CONSTANT_K_RELATIVE * float(intrinsics[0].fx):
+    limit = _CONSTANT_K_RELATIVE * float(intrinsics[0].fx)
+    if spread <= limit:
         return intrinsics[0]
     findings.append(
         Finding(
@@ -124,7 +227,7 @@ def _constant(intrinsics: Intrinsics, findings: list[Finding]) -> Intrinsics:
             "opencv.K",
             "differs between frames; the tracker optimises it once per track.",
             measured=spread,
-            limit=_CONSTANT_K_RELATIVE * float(intrinsics[0].fx),
+            limit=limit,
             unit="px",
             fix="Every frame keeps its own K. If two runs were mixed in one folder, separate them.",
         )
@@ -133,36 +236,40 @@ def _constant(intrinsics: Intrinsics, findings: list[Finding]) -> Intrinsics:
 
 
 def _reconciled(
-    payloads: list[FramePayload], size: Size, crop: Crop | None, findings: list[Finding]
+    payloads: list[FramePayload], tracked: Intrinsics, crop: Crop | None, findings: list[Finding]
 ) -> Intrinsics:
     """K of the crop: opencv.K where it agrees with the camera block, else the camera block."""
-    stored = np.stack([p.K for p in payloads])
-    blocks = [p.camera for p in payloads if p.camera is not None]
-    if len(blocks) != len(payloads):
-        return Intrinsics.from_matrix(stored, size)
-    tracked = Intrinsics.from_ndc(
-        np.array([b.fl for b in blocks]), np.stack([b.pp for b in blocks]), size
-    )
-    difference = float(np.max(np.abs(stored - tracked.matrix)))
-    if difference <= _K_LIMIT_PX:
-        return Intrinsics.from_matrix(stored, size)
-    cause = _explain(stored, tracked, crop)
-    if not cause:
+    if np.any(tracked.fx <= 0):
+        worst = int(np.argmin(tracked.fx))
         raise ConventionError(
-            f"{payloads[0].path}: opencv.K",
-            f"the camera block's K, {_brief(tracked.matrix[0])}, within {_K_LIMIT_PX} px",
-            f"{_brief(stored[0])}",
+            f"{payloads[worst].path}: camera.fl", "a focal length > 0",
+            f"{tracked.fx[worst]:g} px", _AS_WRITTEN,
+        )  # fmt: skip
+    stored = np.stack([p.K for p in payloads])
+    difference = _difference(payloads, tracked)
+    off = np.flatnonzero(difference > _K_LIMIT_PX)
+    if not len(off):
+        return Intrinsics.from_matrix(stored, tracked.size)
+    first = int(off[0])
+    cause = _explain(stored[off], tracked[off], crop)
+    if not cause:
+        hint = "" if crop is not None else " Give --bbox if K was rewritten with a bbox.pt."
+        raise ConventionError(
+            f"{payloads[first].path}: opencv.K",
+            f"the camera block's K, {_brief(tracked.matrix[first])}, within {_K_LIMIT_PX} px",
+            f"{_brief(stored[first])}",
             "One of the two was rewritten in a way that is not known; "
-            "use the files as the tracker wrote them.",
+            f"use the files as the tracker wrote them.{hint}",
         )
+    some = "" if len(off) == len(payloads) else f" in {len(off)} of {len(payloads)} frames"
     findings.append(
         Finding(
             "K-rewritten",
             "warning",
             "opencv.K",
-            f"is {_brief(stored[0])} where the camera block says {_brief(tracked.matrix[0])}: "
-            f"{cause}.",
-            measured=difference,
+            f"is {_brief(stored[first])} where the camera block says "
+            f"{_brief(tracked.matrix[first])}{some}: {cause}.",
+            measured=float(difference.max()),
             limit=_K_LIMIT_PX,
             unit="px",
             fix="The camera block is used.",
@@ -191,9 +298,9 @@ def _explain(stored: Floats, tracked: Intrinsics, crop: Crop | None) -> str:
                 f"bbox {crop.bbox} was added to the principal point without rescaling "
                 "(a formula in circulation that is wrong)"
             )
-    swapped = Intrinsics.from_matrix(tracked.matrix, Size(tracked.size.height, tracked.size.width))
     focal, centre = tracked.to_ndc()
-    if same(Intrinsics.from_ndc(focal, centre, swapped.size).matrix):
+    swapped = Size(tracked.size.height, tracked.size.width)
+    if same(Intrinsics.from_ndc(focal, centre, swapped).matrix):
         return "K was computed with height and width swapped"
     scale = float(np.median(stored[..., 0, 0] / tracked.matrix[..., 0, 0]))
     if same(tracked.matrix * np.array([[scale], [scale], [1.0]])):
@@ -205,14 +312,24 @@ def _brief(K: Floats) -> str:
     return f"f ({K[0, 0]:.2f}, {K[1, 1]:.2f}) c ({K[0, 2]:.2f}, {K[1, 2]:.2f})"
 
 
+# --- R and t ----------------------------------------------------------------------------------
+
+
 def _poses(payloads: list[FramePayload], findings: list[Finding]) -> Pose:
     w2c = Pose(np.stack([p.R for p in payloads]), np.stack([p.t for p in payloads]))
     blocks = [p.camera for p in payloads if p.camera is not None]
     if len(blocks) == len(payloads):
         w2c = _reconciled_pose(w2c, payloads, findings)
-    for index, defect in enumerate(w2c.rotation_defect()):
-        if defect > 1e-3:
-            Pose(w2c.R[index], w2c.t[index]).require_rotation(f"{payloads[index].path}: opencv.R")
+    defects = w2c.rotation_defect()
+    worst = int(np.argmax(defects))
+    if not defects[worst] <= _ROTATION_LIMIT:
+        mirrored = np.isinf(defects[worst])
+        raise ConventionError(
+            f"{payloads[worst].path}: opencv.R",
+            f"a rotation within {_ROTATION_LIMIT:g}",
+            "mirrored axes (det R <= 0)" if mirrored else f"|R R^T - I| = {defects[worst]:.2g}",
+            f"A script rewrote it. {_AS_WRITTEN}",
+        )
     behind = np.flatnonzero(w2c.t[:, 2] <= 0)
     if len(behind):
         raise ConventionError(
@@ -229,61 +346,110 @@ def _reconciled_pose(stored: Pose, payloads: list[FramePayload], findings: list[
     blocks = [p.camera for p in payloads if p.camera is not None]
     d = OPENCV_FROM_PYTORCH3D
     matrices = matrix_from_rotation_6d(np.stack([b.R6 for b in blocks]))
+    flat = np.flatnonzero(~np.isfinite(matrices).all(axis=(-1, -2)))
+    if len(flat):
+        raise ConventionError(
+            f"{payloads[flat[0]].path}: camera.R",
+            "two rows of a rotation",
+            "rows that span no plane",
+            _AS_WRITTEN,
+        )
     tracked = Pose(d @ np.swapaxes(matrices, -1, -2), np.stack([b.t for b in blocks]) @ d)
-    off_R = np.abs(stored.R - tracked.R).max(axis=(-1, -2))
-    off_t = np.abs(stored.t - tracked.t).max(axis=-1)
-    worst = int(np.argmax(off_R))
-    if off_R[worst] > _ROTATION_LIMIT:
-        transposed = np.abs(np.swapaxes(stored.R, -1, -2) - tracked.R).max(axis=(-1, -2))
-        if np.all(np.minimum(transposed, off_R) <= _ROTATION_LIMIT):
-            n = int(np.sum(off_R > _ROTATION_LIMIT))
+    same = _same_pose(stored, tracked, _TRANSLATION_LIMIT_M)
+    explained = same.copy()
+    for cause, written in _known_poses(tracked):
+        meant = _same_pose(stored, written, _REWRITTEN_TRANSLATION_LIMIT_M) & ~explained
+        if np.any(meant):
             findings.append(
                 Finding(
-                    "R-transposed",
+                    "pose-rewritten",
                     "warning",
-                    "opencv.R",
-                    f"is transposed against the camera block in {n} of {len(payloads)} frames.",
-                    fix="The camera block is used.",
+                    "opencv.R, opencv.t",
+                    f"{cause} in {int(meant.sum())} of {len(payloads)} frames, by the camera "
+                    "block.",
+                    fix="The camera block is used there.",
                 )
             )
-            return Pose(tracked.R, stored.t)
-        raise ConventionError(
-            f"{payloads[worst].path}: opencv.R",
-            f"the camera block's rotation within {_ROTATION_LIMIT:g}",
-            f"a difference of {off_R[worst]:.2g}",
-            "The two blocks of this file describe different cameras; "
-            "use the files as the tracker wrote them.",
-        )
-    worst = int(np.argmax(off_t))
-    if off_t[worst] > _TRANSLATION_LIMIT_M:
-        raise ConventionError(
-            f"{payloads[worst].path}: opencv.t",
-            f"the camera block's translation within {_TRANSLATION_LIMIT_M:g} m",
-            f"a difference of {off_t[worst]:.2g} m",
-            "The two blocks of this file describe different cameras; "
-            "use the files as the tracker wrote them.",
-        )
-    return stored
+        explained |= meant
+    if not explained.all():
+        raise _pose_conflict(stored, tracked, payloads, int(np.argmin(explained)))
+    return Pose(
+        np.where(same[:, None, None], stored.R, tracked.R), np.where(same[:, None], stored.t,
+        tracked.t))  # fmt: skip
+
+
+def _same_pose(a: Pose, b: Pose, translation_limit_m: float) -> NDArray[np.bool_]:
+    off_R = np.abs(a.R - b.R).max(axis=(-1, -2))
+    off_t = np.abs(a.t - b.t).max(axis=-1)
+    result: NDArray[np.bool_] = (off_R <= _ROTATION_LIMIT) & (off_t <= translation_limit_m)
+    return result
+
+
+def _known_poses(tracked: Pose) -> list[tuple[str, Pose]]:
+    """What scripts are known to write in place of the OpenCV world-to-camera pose."""
+    opengl = tracked.change_axes(OPENCV_FROM_OPENGL)
+    pytorch3d = tracked.change_axes(OPENCV_FROM_PYTORCH3D)
+    return [
+        ("R is transposed", Pose(np.swapaxes(tracked.R, -1, -2), tracked.t)),
+        ("the pose is camera-to-world", tracked.inverse()),
+        ("the pose has OpenGL axes", opengl),
+        ("the pose is camera-to-world with OpenGL axes", opengl.inverse()),
+        ("the pose has pytorch3d axes", pytorch3d),
+        (
+            "the pose is pytorch3d's, of row vectors",
+            Pose(np.swapaxes(pytorch3d.R, -1, -2), pytorch3d.t),
+        ),
+    ]
+
+
+def _pose_conflict(
+    stored: Pose, tracked: Pose, payloads: list[FramePayload], index: int
+) -> ConventionError:
+    off_R = float(np.abs(stored.R[index] - tracked.R[index]).max())
+    off_t = float(np.abs(stored.t[index] - tracked.t[index]).max())
+    expected = f"the camera block's rotation within {_ROTATION_LIMIT:g}"
+    found, block = f"a difference of {off_R:.2g}", "R"
+    if off_R <= _ROTATION_LIMIT:
+        expected = f"the camera block's translation within {_TRANSLATION_LIMIT_M:g} m"
+        found, block = f"a difference of {off_t:.2g} m", "t"
+    return ConventionError(
+        f"{payloads[index].path}: opencv.{block}",
+        expected,
+        found,
+        f"The two blocks of this file describe different cameras. {_AS_WRITTEN}",
+    )
+
+
+# --- frames that are no tracked frames --------------------------------------------------------
 
 
 def leftover_frames(payloads: list[FramePayload]) -> list[int]:
     """Positions of frames that initialisation left behind and tracking never overwrote.
 
-    Initialisation writes checkpoint/00000... for its **keyframes**, with fewer optimiser steps
-    than any tracked frame can have; tracked frames then follow ``init + d (id + 1)``
-    (metrical-tracker, tracker.py:703; spec section 1, global_step).
+    Initialisation fits its keyframes one after the other, `p` optimiser steps each, and writes
+    the n-th fit to checkpoint/0000n with global_step ``p (n + 1)``. If it was interrupted, the
+    next run goes on from the last file: that frame has ``p (n + 1) + d``, the following ones d
+    more each (metrical-tracker, tracker.py:703; spec section 1, global_step). A tracked frame
+    never has a step of the first kind: it starts after all keyframes, the first fitted twice.
     """
     steps = [p.global_step for p in payloads]
     ids = [int(p.path.stem) for p in payloads]
-    if len(steps) < 4 or any(s is None for s in steps):
-        return []
     known = [s for s in steps if s is not None]
-    per_frame = [
-        (b - a) / (j - i) for a, b, i, j in zip(known, known[1:], ids, ids[1:], strict=False)
-    ]
-    usual, n_usual = Counter(per_frame).most_common(1)[0]
-    if usual <= 0 or n_usual < len(per_frame) / 2:
+    if len(known) != len(steps) or len(known) < 2:
         return []
-    first = per_frame.index(usual)
-    initialised = known[first] - usual * (ids[first] + 1)
-    return [i for i in range(first) if known[i] <= initialised]
+    step = _usual_step(known, ids)
+    if step <= 0:
+        return []
+    for j in range(1, min(len(known), _MAX_KEYFRAMES)):
+        per_pass, rest = divmod(known[j] - step, ids[j] + 1)
+        early = [i for i in range(j) if known[i] == per_pass * (ids[i] + 1)]
+        if rest == 0 and per_pass > 0 and early:
+            return early
+    return []
+
+
+def _usual_step(known: list[int], ids: list[int]) -> int:
+    """The most common number of steps from frame to frame; the smallest if several are."""
+    gaps = zip(known, known[1:], ids, ids[1:], strict=False)
+    per_frame = Counter((b - a) // (j - i) for a, b, i, j in gaps if b > a and j > i)
+    return min(per_frame, key=lambda step: (-per_frame[step], step)) if per_frame else 0

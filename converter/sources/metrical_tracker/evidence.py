@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from converter.errors import ConventionError
 from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
-from converter.geometry.pixels import Floats
+from converter.geometry.pixels import Floats, Size
 from converter.media.images import render_crop
 from converter.track import Image, Track
 
@@ -18,11 +19,17 @@ _N_FRAMES = 8
 _MIN_SHARE = 0.9
 _HULL_MARGIN = 15 / 512
 _SAME_GREY_LEVELS = 3.0
-_N_SOURCE_FRAMES = 3
+_FAR_PX = 1e6
+_N_LAG_FRAMES = 40
+_MIN_LAG_FRAMES = 8
+_LAGS = tuple(range(-2, 4))
 
 
-def settle_image_space(track: Track) -> tuple[Track, list[Finding]]:
+def settle_image_space(track: Track, *, spread: bool) -> tuple[Track, list[Finding]]:
     """Hold K against the landmarks, and the crop against the source frames.
+
+    ``spread``: look at source frames all over the track, not only at its first ones (a video has
+    to be decoded up to the last one looked at).
 
     Raises
     ------
@@ -32,7 +39,7 @@ def settle_image_space(track: Track) -> tuple[Track, list[Finding]]:
 
     """
     track, findings = _settle_K(track)
-    return track, findings + _check_crop_pixels(track)
+    return track, findings + _check_crop_pixels(track, spread)
 
 
 def _settle_K(track: Track) -> tuple[Track, list[Finding]]:
@@ -110,7 +117,8 @@ def landmark_share(track: Track) -> float | None:
     if not len(usable):
         return None
     picks = usable[np.unique(np.linspace(0, len(usable) - 1, _N_FRAMES).round().astype(int))]
-    margin = _HULL_MARGIN * in_crop.intrinsics.size.width
+    size = in_crop.intrinsics.size
+    margin = _HULL_MARGIN * max(size.width, size.height)
     shares = []
     for index in picks:
         points = in_crop.project(int(index), track.meshes.vertices(int(index)).astype(np.float64))
@@ -118,10 +126,63 @@ def landmark_share(track: Track) -> float | None:
     return float(np.mean(shares))
 
 
+def landmark_residuals(
+    track: Track, landmarks_at: Callable[[int, int], Floats | None]
+) -> dict[int, float]:
+    """How well the meshes fit the landmarks of other images, by lag in images.
+
+    Every landmark's mesh vertex is chosen on a quarter of the frames, and held against the rest.
+    One frame off costs about half of the fit where the head moves 0.7 px per frame
+    (metrical-tracker spec, 3.10).
+
+    Parameters
+    ----------
+    track
+        With meshes.
+    landmarks_at
+        ``landmarks_at(index, lag)``: landmarks (68, 2), px of the crop, of the image that lies
+        ``lag`` images after the one of track frame ``index``; None where there are none.
+
+    Returns
+    -------
+    Lag -> root mean square residual, px of the crop; empty where too little is there.
+
+    """
+    if track.meshes is None or (track.image_space == "source" and track.crop is None):
+        return {}
+    in_crop = track.in_crop()
+    picks = np.unique(np.linspace(0, len(track) - 1, _N_LAG_FRAMES).round().astype(int))
+    landmarks = {i: [landmarks_at(i, lag) for lag in _LAGS] for i in picks.tolist()}
+    complete = {i: [p for p in ps if p is not None] for i, ps in landmarks.items()}
+    frames = [i for i, ps in complete.items() if len(ps) == len(_LAGS)]
+    if len(frames) < _MIN_LAG_FRAMES:
+        return {}
+    meshes = {i: in_crop.project(i, track.meshes.vertices(i).astype(np.float64)) for i in frames}
+    if not all(np.isfinite(points).all() for points in meshes.values()):
+        return {}
+    chosen, held = frames[::4], [i for k, i in enumerate(frames) if k % 4]
+    residuals = {}
+    for column, lag in enumerate(_LAGS):
+        costs = sum(_distances(meshes[i], complete[i][column]) for i in chosen)
+        vertex = np.argmin(costs, axis=0)
+        off = np.stack([meshes[i][vertex] - complete[i][column] for i in held])
+        residuals[lag] = float(np.sqrt(np.mean((off**2).sum(axis=-1))))
+    return residuals
+
+
+def _distances(points: Floats, landmarks: Floats) -> Floats:
+    """Distance of every point (V, 2) to every landmark (L, 2): (V, L)."""
+    x = points[:, None, 0] - landmarks[None, :, 0]
+    y = points[:, None, 1] - landmarks[None, :, 1]
+    distances: Floats = np.hypot(x, y)
+    return distances
+
+
 def _share_inside(points: Floats, landmarks: Floats, margin: float) -> float:
     import cv2
 
-    points = points[np.isfinite(points).all(axis=1)]
+    with np.errstate(invalid="ignore"):
+        points = points[(np.abs(points) < _FAR_PX).all(axis=1)]
     if len(points) < 3:
         return 0.0
     hull = cv2.convexHull(points.astype(np.float32))
@@ -132,42 +193,87 @@ def _share_inside(points: Floats, landmarks: Floats, margin: float) -> float:
     return float(np.mean(inside))
 
 
-def _check_crop_pixels(track: Track) -> list[Finding]:
-    """Compare the tracker's images with crops re-rendered from the first source frames."""
+def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
+    """Compare the tracker's images with crops re-rendered from the source frames.
+
+    Three frames in a row at a time: an image has to be closer to its own source frame than to the
+    neighbours', for people often move by less than a grey level per frame.
+    """
     crop, source, images = track.crop, track.source_frames, track.crop_frames
     if crop is None or source is None or images is None:
         return []
-    n = min(_N_SOURCE_FRAMES, len(track))
-    pairs = [
-        (render_crop(frame, crop), images.read(index))
-        for index, frame in enumerate(source.stream(range(n)))
-    ]
-    whole = max(_difference(a, b) for a, b in pairs)
-    if whole <= _SAME_GREY_LEVELS:
+    if images.size != crop.output:
+        raise ConventionError(
+            images.origin, f"images of {crop.output}", f"{images.size}",
+            "Use the images the tracker was run on.",
+        )  # fmt: skip
+    groups = _groups(len(track), spread)
+    indices = sorted({i for group in groups for i in group})
+    rendered = {
+        i: render_crop(frame, crop)
+        for i, frame in zip(indices, source.stream(indices), strict=True)
+    }
+    stored = {i: images.read(i) for i in indices}
+    worst = max(_difference(rendered[i], stored[i]) for i in indices)
+    middle = _middle_of(crop.output)
+    centre = max(_difference(rendered[i][middle], stored[i][middle]) for i in indices)
+    if centre > _SAME_GREY_LEVELS:
+        raise ConventionError(
+            f"{track.name}: bbox {crop.bbox}",
+            f"crops of {source.origin} equal to the tracker's images "
+            f"(mean difference <= {_SAME_GREY_LEVELS:g} grey levels)",
+            f"{centre:.1f}",
+            "Is it another video, another frame rate (--fps), or a bbox.pt of another run?",
+        )
+    _require_own_frame(track, groups, {i: r[middle] for i, r in rendered.items()},
+                       {i: s[middle] for i, s in stored.items()})  # fmt: skip
+    if worst <= _SAME_GREY_LEVELS:
         return []
-    height, width = crop.output.height, crop.output.width
-    middle = np.s_[height // 4 : -height // 4, width // 4 : -width // 4]
-    centre = max(_difference(a[middle], b[middle]) for a, b in pairs)
-    if centre <= _SAME_GREY_LEVELS:
-        return [
-            Finding(
-                "crop-altered",
-                "warning",
-                images.origin,
-                "the tracker's images equal the source in the middle and differ outside it, as "
-                "with a replaced background.",
-                measured=whole,
-                limit=_SAME_GREY_LEVELS,
-                unit="grey levels",
-            )
-        ]
-    raise ConventionError(
-        f"{track.name}: bbox {crop.bbox}",
-        f"crops of {source.origin} equal to the tracker's images "
-        f"(mean difference <= {_SAME_GREY_LEVELS:g} grey levels)",
-        f"{whole:.1f}",
-        "Is it another video, another frame rate (--fps), or a bbox.pt of another run?",
-    )
+    return [
+        Finding(
+            "crop-altered",
+            "warning",
+            images.origin,
+            "the tracker's images equal the source in the middle and differ outside it, as "
+            "with a replaced background.",
+            measured=worst,
+            limit=_SAME_GREY_LEVELS,
+            unit="grey levels",
+        )
+    ]
+
+
+def _groups(n: int, spread: bool) -> list[range]:
+    """Runs of up to three track frames: the first, and if ``spread`` middle and last ones."""
+    starts = [0, (n - 3) // 2, n - 3] if spread else [0]
+    return [range(s, min(s + 3, n)) for s in sorted({max(s, 0) for s in starts})]
+
+
+def _middle_of(size: Size) -> tuple[slice, slice]:
+    """The middle half of an image in both directions: the face."""
+    height, width = size.height, size.width
+    return np.s_[height // 4 : height - height // 4, width // 4 : width - width // 4]
+
+
+def _require_own_frame(
+    track: Track, groups: list[range], rendered: dict[int, Image], stored: dict[int, Image]
+) -> None:
+    """Refuse a pairing in which the images are nearer to the neighbours' source frames."""
+    source = track.source_frames
+    for group in groups:
+        own = sum(_difference(rendered[i], stored[i]) for i in group)
+        for step in (-1, 1):
+            pairs = [(i, i + step) for i in group if i + step in group]
+            here = sum(_difference(rendered[i], stored[i]) for i, _ in pairs)
+            there = sum(_difference(rendered[j], stored[i]) for i, j in pairs)
+            if pairs and own > 0 and there < 0.7 * here:
+                raise ConventionError(
+                    f"{track.name}: {source.origin if source is not None else 'source'}",
+                    f"the source frame of image {int(track.frame_ids[pairs[0][0]]):05d}",
+                    f"a neighbouring one ({here / len(pairs):.2f} grey levels away, the right "
+                    f"one {there / len(pairs):.2f})",
+                    "Is it another frame rate (--fps), or another --begin-frames?",
+                )
 
 
 def _difference(a: Image, b: Image) -> float:

@@ -7,7 +7,7 @@ and the tracker dumps every image it fitted under the frame's own number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,22 @@ import numpy as np
 
 from converter.errors import ConventionError, MissingInputError
 from converter.media.images import read_image
+from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Image
 
-# Decoders of JPEG differ by fractions of a grey level; neighbouring frames by more.
+# Decoders of JPEG and video differ by fractions of a grey level, and so may neighbouring images of
+# a person who sits still: an image has to be this much nearer than the ones beside it.
 _SAME_GREY_LEVELS = 3.0
+_NEARER = 0.7
 _N_SAMPLES = 5
+_N_EARLY = 30
 _MAX_DECODED = 64
+_FROZEN = 64  # images: how long a frozen picture may last at the start
+_TORN = 20  # images: how many missing ones are looked for
 _NEAR = range(-2, 13)
+_WRONG_FOLDERS = (
+    "Do the actor folder and the output folder belong to the same track? See --actor and --source."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +42,36 @@ class Numbering:
     by_content: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images in the order in which frames count them.
+
+    Attributes
+    ----------
+    origin
+        Where they come from, for messages.
+    count
+        How many there are.
+    read
+        Decodes the image at a position.
+    random_access
+        Whether an image can be decoded without those before it.
+
+    """
+
+    origin: str
+    count: int
+    read: Callable[[int], Image]
+    random_access: bool
+
+
 def find_numbering(
     ids: Sequence[int],
     dumps: dict[int, Path],
-    n_images: int,
-    image: Callable[[int], Image],
+    images: Images,
     stated: int | None,
     stated_by: str,
-    *,
-    whole_range: bool,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Numbering:
     """Find the offset between frame ids and image positions.
 
@@ -51,14 +81,12 @@ def find_numbering(
         Frame ids, ascending.
     dumps
         Frame id -> the image that the tracker dumped for it.
-    n_images
-        Number of images.
-    image
-        Decodes the image at a position.
+    images
+        The tracker's images, or crops of the source frames.
     stated, stated_by
         begin_frames as said by the user or the yaml, and who said it; None if nobody did.
-    whole_range
-        Search every offset if none near the start fits; False where decoding is expensive.
+    limits
+        Bounds for the dumps.
 
     Raises
     ------
@@ -68,7 +96,7 @@ def find_numbering(
         If no offset fits, or several do and nobody stated which.
 
     """
-    samples = _samples(ids, dumps, spread=whole_range)
+    samples = _samples(ids, dumps, images)
     if not samples:
         if stated is None:
             raise MissingInputError(
@@ -78,88 +106,158 @@ def find_numbering(
                 "Give --begin-frames N (the tracker's default is 0, its shipped configs say 1).",
             )
         return Numbering(stated, f"begin_frames {stated} from {stated_by}", by_content=False)
-    matcher = _Matcher(dumps, n_images, image)
-    near = [stated] if stated is not None else []
-    near += [o for o in _NEAR if o != stated]
-    found = matcher.offsets(samples, near)
-    if not found and whole_range:
-        found = matcher.offsets(samples, range(-ids[0], n_images - ids[0]))
-    if not found:
+    matcher = _Matcher(dumps, images, limits)
+    equal, nearest = _fitting(matcher, samples, images.count, stated)
+    if nearest is None:
         raise ConventionError(
             f"{dumps[samples[0]]}",
-            "to equal one of the images",
-            f"no image within the {n_images} that matches, at any offset tried",
-            "Do the actor folder and the output folder belong to the same track? "
-            "See --actor and --source.",
+            f"to equal one of the {images.count} images of {images.origin}",
+            "none that does",
+            _WRONG_FOLDERS,
         )
-    if len(found) > 1 and stated not in found:
+    if not equal:
+        raise _torn(matcher, samples, nearest, images)
+    if len(equal) > 1 and stated not in equal:
+        listed = ", ".join(map(str, sorted(equal)[:4]))
         raise ConventionError(
             "frame numbering",
             "one offset between frames and images",
-            f"{len(found)} that fit equally ({', '.join(map(str, found[:4]))}): a still picture",
+            f"{len(equal)} that fit equally ({listed}): a still picture",
             "Give --begin-frames N.",
         )
-    offset = stated if stated is not None and stated in found else found[0]
-    return Numbering(offset, f"output input/ images, {len(samples)} compared", by_content=True)
+    if len(equal) > 1 and stated is not None:
+        return Numbering(
+            stated, f"begin_frames {stated} from {stated_by}: a still picture", by_content=False
+        )
+    return Numbering(equal[0], f"output input/ images, {len(samples)} compared", by_content=True)
 
 
-def _samples(ids: Sequence[int], dumps: dict[int, Path], *, spread: bool) -> list[int]:
+def _fitting(
+    matcher: _Matcher, samples: Sequence[int], n_images: int, stated: int | None
+) -> tuple[list[int], int | None]:
+    """Return the offsets that fit best, and one that fits at least one frame.
+
+    Likely offsets first; every one if none of those is clearly right.
+    """
+    likely = [*([] if stated is None else [stated]), 0, 1, *_NEAR]
+    nearest: int | None = None
+    equal: list[int] = []
+    for everywhere in (False, True):
+        for frame in samples:
+            tried = likely if nearest is None else [*likely, *_around(nearest, _FROZEN)]
+            if everywhere and frame == samples[0]:
+                tried = [*tried, *range(-frame, n_images - frame)]
+            found = matcher.offset_of(frame, dict.fromkeys(tried))
+            if found is None:
+                continue
+            nearest = found if nearest is None else nearest
+            equal, level = matcher.best_of(samples, [*_around(found, 2), *likely[:1]])
+            if equal and (level == 0 or len(equal) == 1):
+                return equal, nearest
+    return equal, nearest
+
+
+def _around(offset: int, reach: int) -> range:
+    return range(offset - reach, offset + reach + 1)
+
+
+def _samples(ids: Sequence[int], dumps: dict[int, Path], images: Images) -> list[int]:
+    """Frames to compare, the first and the last included: what is lost in between shifts the last.
+
+    Of a video only early ones, for all before the last one looked at have to be decoded.
+    """
     present = [i for i in ids if i in dumps]
-    if not spread:
-        present = present[:30]
-    if len(present) <= _N_SAMPLES:
-        return present
-    picks = np.linspace(0, len(present) - 1, _N_SAMPLES).round().astype(int)
+    if not images.random_access:
+        present = present[:_N_EARLY]
+    picks = np.linspace(0, len(present) - 1, min(_N_SAMPLES, len(present))).round().astype(int)
     return [present[i] for i in picks]
+
+
+def _torn(
+    matcher: _Matcher, samples: Sequence[int], offset: int, images: Images
+) -> ConventionError:
+    """No offset fits all samples: say where it changes, as it does where an image is missing."""
+    for before, frame in zip(samples, samples[1:], strict=False):
+        if matcher.all_fit([frame], offset):
+            continue
+        other = matcher.offset_of(frame, _around(offset, _TORN))
+        if other is not None:
+            what = "missing" if other < offset else "additional"
+            return ConventionError(
+                images.origin,
+                f"images in step with the frames (offset {offset})",
+                f"offset {other} from somewhere between frames {before:05d} and {frame:05d} on: "
+                f"{abs(other - offset)} images are {what}",
+                "Restore the folder as it was tracked.",
+            )
+        return ConventionError(
+            images.origin,
+            f"the image of frame {frame:05d} (offset {offset} from frame {samples[0]:05d} on)",
+            "none like it near there",
+            _WRONG_FOLDERS,
+        )
+    return ConventionError(images.origin, "one offset for all frames", "none", _WRONG_FOLDERS)
 
 
 class _Matcher:
     """Compares dumps with images, decoding each once."""
 
-    def __init__(
-        self, dumps: dict[int, Path], n_images: int, image: Callable[[int], Image]
-    ) -> None:
-        self._dumps, self._n, self._image = dumps, n_images, image
+    def __init__(self, dumps: dict[int, Path], images: Images, limits: Limits) -> None:
+        self._dumps, self._images, self._limits = dumps, images, limits
         self._decoded: dict[int, Image] = {}
         self._dumped: dict[int, Image] = {}
+        self._known: dict[tuple[int, int], float] = {}
 
-    def offsets(self, samples: Sequence[int], candidates: Sequence[int]) -> list[int]:
-        """Offsets at which every sample equals its image; the closest alone unless bit-equal."""
-        scores: dict[int, float] = {}
+    def offset_of(self, frame: int, candidates: Iterable[int]) -> int | None:
+        """The first offset at which a frame equals its image, else the nearest within limits."""
+        best: tuple[float, int] | None = None
         for offset in candidates:
-            score = self._score(samples, offset)
-            if score is not None:
-                scores[offset] = score
-            if score == 0 and len(samples) > 1 and not self._still(samples, offset):
-                return [offset]
-        exact = [o for o, s in scores.items() if s == 0]
-        if exact:
-            return exact
-        return [min(scores, key=lambda o: scores[o])] if scores else []
+            difference = self._difference(frame, frame + offset)
+            if difference == 0:
+                return offset
+            if difference <= _SAME_GREY_LEVELS and (best is None or difference < best[0]):
+                best = difference, offset
+        return None if best is None else best[1]
 
-    def _still(self, samples: Sequence[int], offset: int) -> bool:
-        """Whether a neighbouring offset fits as well, as it does on a still picture."""
-        return any(self._score(samples, offset + step) == 0 for step in (-1, 1))
-
-    def _score(self, samples: Sequence[int], offset: int) -> float | None:
-        worst = 0.0
+    def all_fit(self, samples: Sequence[int], offset: int) -> bool:
+        """Whether every frame is its image, and no neighbour of that image is nearer."""
         for frame in samples:
-            position = frame + offset
-            if not 0 <= position < self._n:
-                return None
-            difference = self._difference(frame, position)
-            if difference > _SAME_GREY_LEVELS:
-                return None
-            worst = max(worst, difference)
-        return worst
+            here = self._difference(frame, frame + offset)
+            if here > _SAME_GREY_LEVELS:
+                return False
+            beside = [self._difference(frame, frame + offset + step) for step in (-1, 1)]
+            if min(beside) < _NEARER * here:
+                return False
+        return True
+
+    def best_of(self, samples: Sequence[int], offsets: Iterable[int]) -> tuple[list[int], float]:
+        """Offsets that fit all frames and fit about equally well, the best first; its score."""
+        fitting = [o for o in dict.fromkeys(offsets) if self.all_fit(samples, o)]
+        if not fitting:
+            return [], 0.0
+        fitting.sort(key=lambda o: self._score(samples, o))
+        level = self._score(samples, fitting[0])
+        return [o for o in fitting if self._score(samples, o) * _NEARER <= level], level
+
+    def _score(self, samples: Sequence[int], offset: int) -> float:
+        """Sum of the differences, grey levels."""
+        return sum(self._difference(frame, frame + offset) for frame in samples)
 
     def _difference(self, frame: int, position: int) -> float:
+        if not 0 <= position < self._images.count:
+            return float("inf")
+        key = frame, position
+        if key not in self._known:
+            self._known[key] = self._compare(frame, position)
+        return self._known[key]
+
+    def _compare(self, frame: int, position: int) -> float:
         if frame not in self._dumped:
-            self._dumped[frame] = read_image(self._dumps[frame])
+            self._dumped[frame] = read_image(self._dumps[frame], self._limits)
         if position not in self._decoded:
             if len(self._decoded) >= _MAX_DECODED:
                 self._decoded.pop(next(iter(self._decoded)))
-            self._decoded[position] = self._image(position)
+            self._decoded[position] = self._images.read(position)
         a, b = self._dumped[frame], self._decoded[position]
         if a.shape != b.shape:
             return float("inf")

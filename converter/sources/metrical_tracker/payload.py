@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converter.errors import ConventionError, FormatError
 from converter.geometry.pixels import Floats, Size
@@ -27,6 +28,8 @@ _FLAME_SHAPES: dict[str, tuple[int | None, ...]] = {
     "eyelids": (2,),
     "jaw": (6,),
 }
+_KNOWN_FLAME = frozenset(_FLAME_SHAPES)
+_LARGEST = 1e9
 _FOREIGN = "Was this written by metrical-tracker?"
 
 
@@ -71,6 +74,8 @@ class FramePayload:
         FLAME blocks without batch axis, by the tracker's names.
     global_step
         Optimiser steps so far; None in versions before 2023-03-21.
+    unread
+        Names of FLAME blocks that forks add and nothing here understands.
 
     """
 
@@ -84,6 +89,7 @@ class FramePayload:
     camera: CameraBlock | None
     flame: dict[str, Floats]
     global_step: int | None
+    unread: tuple[str, ...] = ()
 
 
 def read_frame(path: Path, limits: Limits) -> FramePayload:
@@ -99,18 +105,18 @@ def read_frame(path: Path, limits: Limits) -> FramePayload:
     """
     stored = read_torch(path, limits)
     content = _mapping(stored.content, path, "the file")
+    if "sparse_frame" in content or "dense_frame" in content:
+        raise FormatError(
+            path,
+            "one frame",
+            "lists over frames (a joint-optimisation fork)",
+            "Split it into one .frame per image.",
+        )
     if "opencv" not in content:
         keys = ", ".join(sorted(map(str, content))[:8]) or "nothing"
-        if {"sparse_frame", "dense_frame"} & set(content):
-            raise FormatError(
-                path,
-                "one frame",
-                "lists over frames (a joint-optimisation fork)",
-                "Split it into one .frame per image.",
-            )
         raise FormatError(path, "the keys flame, camera, opencv, img_size", keys, _FOREIGN)
     opencv = _mapping(content["opencv"], path, "opencv")
-    return FramePayload(
+    payload = FramePayload(
         path=path,
         frame_id=_frame_id(content, path),
         written_as=stored.stem,
@@ -121,7 +127,31 @@ def read_frame(path: Path, limits: Limits) -> FramePayload:
         camera=_camera(content, path),
         flame=_flame(content, path),
         global_step=_whole(content, path, "global_step"),
+        unread=_unread(content),
     )
+    _require_finite(payload)
+    return payload
+
+
+def _require_finite(payload: FramePayload) -> None:
+    """Refuse NaN, infinity, and numbers whose sums and products could overflow."""
+    blocks = {"opencv.K": payload.K, "opencv.R": payload.R, "opencv.t": payload.t}
+    blocks |= {f"flame.{name}": block for name, block in payload.flame.items()}
+    if (camera := payload.camera) is not None:
+        blocks |= {"camera.R": camera.R6, "camera.t": camera.t, "camera.pp": camera.pp}
+        blocks["camera.fl"] = np.array([camera.fl])
+    # All at once: one call per block would cost as much as reading the file.
+    if np.abs(np.concatenate([b.ravel() for b in blocks.values()])).max() <= _LARGEST:
+        return
+    for name, block in blocks.items():
+        finite = bool(np.isfinite(block).all())
+        if not finite or np.abs(block).max(initial=0.0) > _LARGEST:
+            raise ConventionError(
+                f"{payload.path}: {name}",
+                "finite numbers" if not finite else f"numbers up to {_LARGEST:g}",
+                "NaN or infinity" if not finite else f"{np.abs(block).max():.3g}",
+                "The tracker never writes these; --skip-damaged leaves the frame out.",
+            )
 
 
 def _mapping(value: Any, path: Path, what: str) -> dict[Any, Any]:
@@ -131,39 +161,54 @@ def _mapping(value: Any, path: Path, what: str) -> dict[Any, Any]:
 
 
 def _numbers(block: dict[Any, Any], path: Path, name: str, shape: tuple[int | None, ...]) -> Floats:
-    """Return ``block[last part of name]`` as float64 of ``shape``, a leading batch of 1 removed."""
-    where, key = f"{path}: {name}", name.rsplit(".", 1)[-1]
-    expected = "x".join(["1", *("N" if n is None else str(n) for n in shape)]) + " float"
+    """Return ``block[last part of name]`` as float64 of ``shape``.
+
+    Axes of length 1 may be absent or additional: forks write (1, 3), (3,) and (1, 3, 1) for (3,).
+    """
+    key = name.rsplit(".", 1)[-1]
     if key not in block:
-        raise FormatError(where, expected, "nothing", _FOREIGN)
-    array = np.asarray(block[key])
+        raise FormatError(f"{path}: {name}", _layout(shape), "nothing", _FOREIGN)
+    stored = block[key]
+    try:
+        array = np.asarray(stored)
+    except ValueError:  # lists in lists of different lengths
+        raise FormatError(f"{path}: {name}", _layout(shape), "a ragged list", _FOREIGN) from None
     if array.dtype.kind not in "fiu":
-        raise FormatError(where, expected, f"{type(block[key]).__name__}", _FOREIGN)
-    if array.ndim == len(shape) + 1 and array.shape[0] > 1 and name.startswith("opencv"):
+        found = f"{array.dtype.name} numbers" if array.dtype.kind in "bc" else _kind(stored)
+        raise FormatError(f"{path}: {name}", _layout(shape), found, _FOREIGN)
+    if array.shape[1:] == shape and array.shape[0] == 1:
+        array = array[0]
+    elif array.shape != shape:
+        array = _reshaped(array, path, name, shape)
+    return array.astype(np.float64)
+
+
+def _reshaped(
+    array: NDArray[Any], path: Path, name: str, shape: tuple[int | None, ...]
+) -> NDArray[Any]:
+    """Return the array as ``shape``, if it differs by axes of length 1 only."""
+    kept = tuple(n for n in array.shape if n != 1)
+    wanted = tuple(n for n in shape if n != 1)
+    if len(kept) == len(wanted) and all(n in (None, m) for n, m in zip(wanted, kept, strict=True)):
+        return array.reshape(kept or (1,))
+    if name.startswith("opencv.") and array.ndim == len(shape) + 1:
         raise ConventionError(
-            where,
-            expected,
+            f"{path}: {name}",
+            _layout(shape),
             f"{array.shape[0]} cameras",
             "Tracks of several cameras are not read: split it into one track per camera.",
         )
-    if array.ndim == len(shape) + 1 and array.shape[0] == 1:
-        array = array[0]
-    elif array.ndim == len(shape) - 1 and shape == (1,):
-        array = array.reshape(1)
-    fits = array.ndim == len(shape) and all(
-        n is None or n == m for n, m in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        found = "x".join(map(str, np.shape(block[key]))) or "a scalar"
-        raise FormatError(where, expected, f"{found} {array.dtype.name}", _FOREIGN)
-    if not np.isfinite(array).all():
-        raise ConventionError(
-            where,
-            "finite numbers",
-            "NaN or infinity",
-            "The tracker never writes these; --skip-damaged leaves the frame out.",
-        )
-    return array.astype(np.float64)
+    found = "x".join(map(str, array.shape)) or "one number"
+    raise FormatError(f"{path}: {name}", _layout(shape), f"{found} {array.dtype.name}", _FOREIGN)
+
+
+def _layout(shape: tuple[int | None, ...]) -> str:
+    return "x".join(["1", *("N" if n is None else str(n) for n in shape)]) + " float"
+
+
+def _kind(value: object) -> str:
+    names = {dict: "a dictionary", str: "text", list: "a list of other things", type(None): "none"}
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def _camera(content: dict[Any, Any], path: Path) -> CameraBlock | None:
@@ -189,26 +234,43 @@ def _flame(content: dict[Any, Any], path: Path) -> dict[str, Floats]:
     }
 
 
+def _unread(content: dict[Any, Any]) -> tuple[str, ...]:
+    block = content.get("flame")
+    if not isinstance(block, dict) or block.keys() <= _KNOWN_FLAME:
+        return ()
+    return tuple(sorted(str(name)[:40] for name in block.keys() - _KNOWN_FLAME))
+
+
 def _img_size(content: dict[Any, Any], path: Path) -> Size | None:
     if "img_size" not in content:
         return None
-    height, width = _numbers(content, path, "img_size", (2,))
-    if not 1 <= min(height, width) <= max(height, width) <= 1e6:
-        raise ConventionError(f"{path}: img_size", "(height, width)", f"({height:g}, {width:g})")
+    height, width = _numbers(content, path, "img_size", (2,)).tolist()
+    if not 1 <= min(height, width) <= max(height, width) <= 1e6 or height % 1 or width % 1:
+        raise ConventionError(
+            f"{path}: img_size", "(height, width), px", f"({height:g}, {width:g})", _FOREIGN
+        )
     return Size(int(width), int(height))
 
 
 def _whole(content: dict[Any, Any], path: Path, key: str) -> int | None:
-    if content.get(key) is None:
+    value = content.get(key)
+    if type(value) is int and abs(value) <= _LARGEST:
+        return value
+    if value is None:
         return None
-    return int(_numbers(content, path, key, (1,))[0])
+    number = float(_numbers(content, path, key, (1,))[0])
+    if not abs(number) <= _LARGEST or number % 1:
+        raise FormatError(f"{path}: {key}", "a whole number", f"{number:g}", _FOREIGN)
+    return int(number)
 
 
 def _frame_id(content: dict[Any, Any], path: Path) -> int | None:
     value = content.get("frame_id")
     if value is None:
         return None
-    text = str(value) if isinstance(value, str | int | np.integer) else ""
+    if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "iu":
+        value = value.item()
+    text = str(value) if isinstance(value, str | int) else ""
     if not (text.isascii() and text.isdecimal() and len(text) <= 12):
-        raise FormatError(f"{path}: frame_id", "a whole number", repr(value)[:60], _FOREIGN)
+        raise FormatError(f"{path}: frame_id", "a whole number", f"{value!r:.60}", _FOREIGN)
     return int(text)

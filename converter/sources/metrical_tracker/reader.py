@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,22 +24,39 @@ from converter.findings import Finding
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size, pixels_from_index
 from converter.media.arrays import read_npy
-from converter.media.files import read_bytes, sha256_of
-from converter.media.images import ImageFiles, list_images, read_size, render_crop
+from converter.media.files import read_bytes, scan_folder, sha256_of
+from converter.media.images import (
+    ImageFiles,
+    list_images,
+    read_image,
+    read_size,
+    render_crop,
+)
 from converter.media.limits import Limits
 from converter.media.meshes import MeshFiles
 from converter.media.torchfile import read_torch
 from converter.media.video import VideoFrames
 from converter.registry import ReadOptions
-from converter.sources.metrical_tracker.cameras import Cameras, leftover_frames, read_cameras
-from converter.sources.metrical_tracker.evidence import settle_image_space
+from converter.sources.metrical_tracker.cameras import (
+    Cameras,
+    leftover_frames,
+    read_cameras,
+    stated_size,
+)
+from converter.sources.metrical_tracker.evidence import landmark_residuals, settle_image_space
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
-from converter.sources.metrical_tracker.numbering import Numbering, find_numbering
+from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
 from converter.sources.metrical_tracker.payload import FramePayload, read_frame
-from converter.track import Flame, Frames, Image, InputFile, Provenance, Track, VideoFile
+from converter.track import Flame, Frames, InputFile, Provenance, Track, VideoFile
 
 _DEFAULT_FPS = 25.0
+_MIN_FPS, _MAX_FPS = 0.1, 1000.0
 _N_LANDMARKS = 68
+_LARGEST_EDGE = 1e6
+_BBOX_REMEDY = "Is it the tracker's own bbox.pt?"
+_SAME_GREY_LEVELS = 3.0
+# Measured: 0.62 one frame off, where the head moves 0.7 px per frame (spec, 3.10).
+_LAG_RATIO = 0.8
 _N_DENSE_LANDMARKS = 478
 
 
@@ -69,14 +86,28 @@ def read_bbox(path: Path, limits: Limits) -> BBox:
     content = read_torch(path, limits).content
     expected = "four whole numbers x_min, x_max, y_min, y_max"
     if not isinstance(content, list | tuple | np.ndarray):
-        raise FormatError(path, expected, type(content).__name__)
+        raise FormatError(path, expected, f"a {type(content).__name__}", _BBOX_REMEDY)
     try:
-        values = np.asarray(content, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise FormatError(path, expected, "a list of other things") from None
-    if values.shape != (4,) or not np.all(np.isfinite(values)) or np.any(values % 1):
-        raise FormatError(path, expected, f"{values.tolist()}"[:80])
-    return BBox(*(int(v) for v in values))
+        values = np.asarray(content)
+    except ValueError:  # lists in lists of different lengths
+        raise FormatError(path, expected, "a ragged list", _BBOX_REMEDY) from None
+    if values.dtype.kind not in "fiu":
+        found = "text" if values.dtype.kind == "U" else f"{values.dtype.name} values"
+        raise FormatError(path, expected, found, _BBOX_REMEDY)
+    if values.size != 4 or not np.all(np.abs(values) <= _LARGEST_EDGE) or np.any(values % 1):
+        raise FormatError(path, expected, f"{values.tolist()}"[:80], _BBOX_REMEDY)
+    bbox = BBox(*(int(v) for v in values.ravel()))
+    if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
+        x0, y0, x1, y1 = bbox.x_min, bbox.x_max, bbox.y_min, bbox.y_max
+        corners = x0 < x1 and y0 < y1
+        hint = f" Its corners would be [{x0}, {x1}, {y0}, {y1}]." if corners else ""
+        raise ConventionError(
+            path,
+            "x_min < x_max and y_min < y_max in the order x_min, x_max, y_min, y_max",
+            f"{bbox}" + (", the order x_min, y_min, x_max, y_max" if corners else ""),
+            f"Use the bbox.pt that the tracker wrote.{hint}",
+        )
+    return bbox
 
 
 @dataclass
@@ -89,6 +120,8 @@ class _Reader:
     steps: list[str] = field(default_factory=list)
 
     def read(self) -> Track:
+        self._check_options()
+        self.findings += self.folders.findings
         payloads = self._payloads()
         ids = [int(p.path.stem) for p in payloads]
         crop_size = self._crop_size(payloads)
@@ -97,10 +130,25 @@ class _Reader:
         self.findings += cameras.findings
         numbering = self._numbering(ids, crop)
         track = self._track(payloads, cameras, crop, numbering)
-        track, evidence = settle_image_space(track)
+        track, evidence = settle_image_space(track, spread=self._looks_everywhere())
         self.findings += evidence
+        if numbering is not None and not numbering.by_content:
+            self._check_stated_numbering(track, numbering)
         track.require_consistent()
         return track.with_findings(self.findings, self.steps)
+
+    def _check_options(self) -> None:
+        fps, begin = self.options.fps, self.options.begin_frames
+        if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
+            raise ConventionError(
+                "--fps", f"frames per second, {_MIN_FPS:g} to {_MAX_FPS:g}", f"{fps:g}",
+                "It is the rate at which the tracker extracted the video, usually 25.",
+            )  # fmt: skip
+        if begin is not None and begin < 0:
+            raise ConventionError(
+                "--begin-frames", "0 or more", f"{begin}",
+                "It is the number of images before frame 0.",
+            )  # fmt: skip
 
     # --- .frame files -------------------------------------------------------------------------
 
@@ -120,7 +168,11 @@ class _Reader:
             self._warn("frames-damaged", self.folders.checkpoint, f"{len(damaged)} damaged frames "
                        f"are left out ({names}): {damaged[0][1]}")  # fmt: skip
         if not payloads:
-            raise FormatError(self.folders.checkpoint, "readable .frame files", "none")
+            raise FormatError(
+                self.folders.checkpoint, "readable .frame files",
+                f"none of {len(paths)}; {paths[0].name}: {damaged[0][1].found}",
+            )  # fmt: skip
+        self._note_variants(payloads)
         return self._without_leftovers(payloads)
 
     def _frame_paths(self) -> list[Path]:
@@ -143,7 +195,38 @@ class _Reader:
         if stray:
             self._warn("files-stray", self.folders.checkpoint, "ignored, not named by a number: "
                        + ", ".join(stray[:5]))  # fmt: skip
-        return sorted(paths, key=lambda p: int(p.stem))
+        paths.sort(key=lambda p: int(p.stem))
+        for a, b in zip(paths, paths[1:], strict=False):
+            if int(a.stem) == int(b.stem):
+                raise FormatError(
+                    self.folders.checkpoint, "one file per frame", f"{a.name} and {b.name}",
+                    "Remove the one that is not the tracker's.",
+                )  # fmt: skip
+        return paths
+
+    def _note_variants(self, payloads: list[FramePayload]) -> None:
+        """Say what a fork's payloads hold that is not read, and what speaks of another frame."""
+        unread = sorted({name for p in payloads for name in p.unread})
+        if unread:
+            self.findings.append(
+                Finding("flame-unread", "info", "flame", f"{', '.join(unread[:8])}: blocks that "
+                        "the tracker itself does not write are not read.")
+            )  # fmt: skip
+        renamed = [
+            p for p in payloads
+            if p.written_as is not None and p.written_as.isdecimal()
+            and int(p.written_as) != int(p.path.stem)
+        ]  # fmt: skip
+        if renamed:
+            first = renamed[0]
+            self._warn(
+                "frames-renamed",
+                first.path,
+                f"was written as {first.written_as}.frame"
+                + (f", and {len(renamed) - 1} more have other names" if len(renamed) > 1 else "")
+                + "; their frame_id fits the new name.",
+                "They are taken by name.",
+            )
 
     def _without_leftovers(self, payloads: list[FramePayload]) -> list[FramePayload]:
         leftovers = set(leftover_frames(payloads))
@@ -178,8 +261,10 @@ class _Reader:
     def dumps(self) -> dict[int, Path]:
         """Frame id -> the image the tracker dumped for it."""
         folder = self.folders.output / "input"
-        paths = list(folder.glob("*.png")) if folder.is_dir() else []
-        return {int(p.stem): p for p in sorted(paths) if re.fullmatch(r"\d{1,12}", p.stem, re.A)}
+        if not folder.is_dir():
+            return {}
+        names = sorted(e.name for e in scan_folder(folder))
+        return {int(n[:-4]): folder / n for n in names if re.fullmatch(r"\d{1,12}\.png", n, re.A)}
 
     @cached_property
     def source_files(self) -> list[Path]:
@@ -198,8 +283,7 @@ class _Reader:
         """Frames per second of the source sequence."""
         if self.options.fps is not None:
             return self.options.fps
-        stated = self.folders.config.get("fps", _DEFAULT_FPS)
-        return float(stated) if isinstance(stated, int | float) and stated > 0 else _DEFAULT_FPS
+        return self.folders.config.fps or _DEFAULT_FPS
 
     @cached_property
     def source_size(self) -> Size | None:
@@ -208,15 +292,14 @@ class _Reader:
             return read_size(self.source_files[0], self.options.limits)
         return self.video.size if self.video is not None else None
 
-    @cached_property
-    def image_size(self) -> Size | None:
-        """Size of the tracker's images by their headers; None if there are none."""
-        first = next(iter(self.dumps.values()), None) or next(iter(self.images), None)
-        return read_size(first, self.options.limits) if first is not None else None
-
     def _crop_size(self, payloads: Sequence[FramePayload]) -> Size:
         """Size of the tracker's images, or what the frames state when there are none."""
-        size = self.image_size or payloads[0].img_size
+        ids = (int(p.path.stem) for p in payloads)
+        first = next((self.dumps[i] for i in ids if i in self.dumps), None)
+        first = first or next(iter(self.images), None) or next(iter(self.dumps.values()), None)
+        if first is not None:
+            return read_size(first, self.options.limits)
+        size = stated_size(payloads[0])
         if size is None:
             raise MissingInputError(
                 payloads[0].path, "img_size, or the tracker's images", "neither",
@@ -225,43 +308,85 @@ class _Reader:
         return size
 
     def _crop(self, size: Size) -> Crop | None:
-        if self.folders.bbox is not None:
-            return self._crop_from_bbox(read_bbox(self.folders.bbox, self.options.limits), size)
-        source = self.source_size
-        uncropped = self.folders.config.get("crop_image") is False
-        return Crop.whole(source, size) if source and (uncropped or size == source) else None
-
-    def _crop_from_bbox(self, bbox: BBox, size: Size) -> Crop:
-        source = self.source_size
-        if source is not None and (bbox.x_max > source.width or bbox.y_max > source.height):
-            self._warn(
-                "bbox-outside",
-                self.folders.bbox or "bbox.pt",
-                f"{bbox} reaches beyond the {source} source frames, as a box made at another "
-                "resolution does.",
-                "The tracker would have cut what lies inside; so does this.",
-            )
+        """How the images were cut: by bbox.pt, or not at all."""
+        source, path = self.source_size, self.folders.bbox
+        whole = self._whole_frame(size)
+        if path is None or whole:
+            if path is not None:
+                self._warn("bbox-unused", path, f"is not applied: {whole}.")
+            return Crop.whole(source, size) if source and whole else None
+        bbox = read_bbox(path, self.options.limits)
+        if source is not None:
+            self._check_bbox(path, bbox, source)
         if size.width == size.height:
             return Crop.from_bbox(bbox, source, size)
         cut = bbox.clamped(source) if source else bbox
         if cut.size == size:  # non-square image_size: the tracker cuts and does not resize
             return Crop(cut, 0, 0, source, size)
         raise ConventionError(
-            self.folders.bbox or "bbox.pt",
-            f"a crop that gives {size} images",
-            f"{bbox}",
-            "Images that are not square come from a whole frame; remove this bbox.pt?",
+            path,
+            f"a box of {size}, the size of the tracker's images",
+            f"{bbox}, of {cut.size}",
+            "Images that are not square were cut without resizing, or resized from whole frames: "
+            "in that case remove this bbox.pt, or set crop_image: false in the yaml.",
         )
+
+    def _whole_frame(self, size: Size) -> str:
+        """Why the images must be whole frames, resized; empty if they need not be."""
+        config, source = self.folders.config, self.source_size
+        if self.folders.bbox_given:
+            return ""
+        if config.crop_image is False:
+            return f"{config.path and config.path.name} says crop_image: false"
+        if source == size and (self.folders.bbox is None or self._source_is_cropped()):
+            return "the source frames are the tracker's images themselves"
+        return ""
+
+    def _source_is_cropped(self) -> bool:
+        """Whether the source frames equal the images, as in tracks of readily cropped frames."""
+        pairs = {p.stem: p for p in self.source_files}
+        image = next((p for p in self.images if p.stem in pairs), None)
+        if image is None:
+            return False
+        a = read_image(image, self.options.limits).astype(np.int16)
+        b = read_image(pairs[image.stem], self.options.limits)
+        return a.shape == b.shape and float(np.mean(np.abs(a - b))) <= _SAME_GREY_LEVELS
+
+    def _check_bbox(self, path: Path, bbox: BBox, source: Size) -> None:
+        """Say what about a bbox is not as the tracker writes it."""
+        width, height = source.width, source.height
+        inside = 0 <= bbox.x_min < bbox.x_max <= width and 0 <= bbox.y_min < bbox.y_max <= height
+        if bbox.x_min >= width - 1 or bbox.y_min >= height - 1 or min(bbox.x_max, bbox.y_max) <= 0:
+            raise ConventionError(
+                path, f"a box inside the {source} source frames", f"{bbox}",
+                "Was it made on a video of another resolution?",
+            )  # fmt: skip
+        if not inside:
+            self._warn(
+                "bbox-outside",
+                path,
+                f"{bbox} reaches beyond the {source} source frames, as a box made at another "
+                "resolution does.",
+                "The tracker would have cut what lies inside; so does this.",
+            )
+
+    def _looks_everywhere(self) -> bool:
+        """Whether to look at source frames all over the track.
+
+        Of a video the first ones do where it has exactly as many frames as there are images: at
+        another rate it would not.
+        """
+        return self.video is None or len(self.video) != len(self.images)
 
     # --- numbering ----------------------------------------------------------------------------
 
     def _numbering(self, ids: list[int], crop: Crop | None) -> Numbering | None:
+        config = self.folders.config
         stated, stated_by = self.options.begin_frames, "--begin-frames"
-        if stated is None and isinstance(self.folders.config.get("begin_frames"), int):
-            stated = int(self.folders.config["begin_frames"])
-            stated_by = str(self.folders.config_path and self.folders.config_path.name)
-        n_images, image, cheap = self._numbered_images(crop)
-        dumps = self.dumps if n_images else {}
+        if stated is None and config.begin_frames is not None:
+            stated, stated_by = config.begin_frames, config.path.name if config.path else "yaml"
+        images = self._numbered_images(crop)
+        dumps = self.dumps if images.count else {}
         if stated is None and not any(i in dumps for i in ids):
             self._warn(
                 "numbering-unknown",
@@ -271,9 +396,7 @@ class _Reader:
                 "Give --begin-frames N (the tracker's default is 0, its shipped configs say 1).",
             )
             return None
-        numbering = find_numbering(
-            ids, dumps, n_images, image, stated, stated_by, whole_range=cheap
-        )
+        numbering = find_numbering(ids, dumps, images, stated, stated_by, self.options.limits)
         if stated is not None and numbering.offset != stated:
             self._warn(
                 "begin-frames",
@@ -281,7 +404,7 @@ class _Reader:
                 f"begin_frames is {stated}, but the images show {numbering.offset}.",
                 "The images decide.",
             )
-        self._require_image(ids[-1], numbering, n_images)
+        self._require_images(ids, numbering, images)
         name = self._image_name(ids[0] + numbering.offset)
         self.steps.append(
             f"frame {ids[0]:05d} is image {name}: offset {numbering.offset + 1} from frame id to "
@@ -289,14 +412,44 @@ class _Reader:
         )
         return numbering
 
-    def _require_image(self, last: int, numbering: Numbering, n_images: int) -> None:
-        if n_images and last + numbering.offset >= n_images:
+    def _require_images(self, ids: list[int], numbering: Numbering, images: Images) -> None:
+        first, last = ids[0] + numbering.offset, ids[-1] + numbering.offset
+        if images.count and not 0 <= first <= last < images.count:
+            frame = ids[0] if first < 0 else ids[-1]
             raise ConventionError(
-                "frame numbering",
-                f"an image for frame {last} (offset {numbering.offset})",
-                f"{n_images} images",
+                images.origin,
+                f"an image for frame {frame:05d} (begin_frames {numbering.offset})",
+                f"{images.count} images",
                 "Is this the actor folder that was tracked, and the whole of it?",
             )
+
+    def _check_stated_numbering(self, track: Track, numbering: Numbering) -> None:
+        """Hold a begin_frames that no image confirms against landmarks and meshes."""
+        if track.landmarks is None:
+            return
+        positions = [int(i) + numbering.offset for i in track.frame_ids]
+
+        def landmarks_at(index: int, lag: int) -> Floats | None:
+            return self._read_landmarks("kpt", positions[index] + lag, _N_LANDMARKS)
+
+        residuals = landmark_residuals(track, landmarks_at)
+        best = min(residuals, key=lambda lag: residuals[lag], default=0)
+        if best != 0 and residuals[best] < _LAG_RATIO * residuals[0]:
+            raise ConventionError(
+                numbering.evidence,
+                "landmarks that fit their own frame's mesh best",
+                f"{residuals[best]:.2f} px with those of begin_frames {numbering.offset + best}, "
+                f"{residuals[0]:.2f} px with their own",
+                f"Give --begin-frames {numbering.offset + best}, or the tracker's images.",
+            )
+        self.findings.append(
+            Finding(
+                "numbering-stated",
+                "info",
+                "frame numbering",
+                f"rests on {numbering.evidence}; no image was there to confirm it.",
+            )
+        )
 
     @cached_property
     def image_names(self) -> list[str]:
@@ -304,25 +457,31 @@ class _Reader:
         if self.images or self.source_files:
             return [p.stem for p in self.images or self.source_files]
         kpt = self.folders.actor / "kpt" if self.folders.actor else None
-        return sorted(p.stem for p in kpt.glob("*.npy")) if kpt is not None else []
+        names = sorted(p.stem for p in kpt.glob("*.npy")) if kpt is not None else []
+        if names and all(re.fullmatch(r"\d{5}", n, re.A) for n in names):
+            # ffmpeg's numbers; files that are missing must not shift the ones behind them.
+            first = min(int(names[0]), 1)
+            return [f"{n:05d}" for n in range(first, int(names[-1]) + 1)]
+        return names
 
     def _image_name(self, position: int) -> str:
         """Name of an image; ffmpeg counts from 00001."""
         names = self.image_names
-        return names[position] if position < len(names) else f"{position + 1:05d}"
+        return names[position] if 0 <= position < len(names) else f"{position + 1:05d}"
 
-    def _numbered_images(self, crop: Crop | None) -> tuple[int, Callable[[int], Image], bool]:
-        """Images in the order that frames count: (number, reader, is random access cheap)."""
+    def _numbered_images(self, crop: Crop | None) -> Images:
+        """Images in the order that frames count."""
+        origin = str(self.folders.source)
         if self.images:
             files = ImageFiles.of(self.images, self.options.limits)
-            return len(files), files.read, True
+            return Images(files.origin, len(files), files.read, random_access=True)
         if crop is not None and self.source_files:
             sources = ImageFiles.of(self.source_files, self.options.limits)
-            return len(sources), lambda i: render_crop(sources.read(i), crop), True
+            return Images(origin, len(sources), lambda i: render_crop(sources.read(i), crop), True)
         if crop is not None and self.video is not None:
             video = self.video
-            return len(video), lambda i: render_crop(video.read(i), crop), False
-        return 0, lambda _: np.zeros((0, 0, 3), np.uint8), False
+            return Images(origin, len(video), lambda i: render_crop(video.read(i), crop), False)
+        return Images("nowhere", 0, lambda _: np.zeros((0, 0, 3), np.uint8), False)
 
     def _source_indices(self, positions: list[int]) -> list[int]:
         """Positions in the source sequence, from positions in sorted(images)."""
@@ -334,13 +493,17 @@ class _Reader:
             lost = [n for n in names if n not in places]
             if lost:
                 raise MissingInputError(
-                    f"{self.folders.source}", f"source frames named like {lost[0]}",
-                    "others", "Give --source with the frames this track was made from.",
-                )  # fmt: skip
+                    f"{self.folders.source}",
+                    f"source frames named like the images, e.g. {lost[0]}",
+                    f"none for {len(lost)} of {len(names)} frames",
+                    "Give --source with the frames this track was made from, or the video.",
+                )
             return [places[n] for n in names]
         # ffmpeg names its images from 00001 on; other names can only be counted.
-        numbered = all(re.fullmatch(r"\d{5,}", n, re.ASCII) for n in names)
-        return [int(n) - 1 for n in names] if numbered and int(names[0]) > 0 else positions
+        numbered = all(re.fullmatch(r"\d{5,12}", p.stem, re.A) for p in self.images)
+        if not numbered or int(self.images[0].stem) == 0:
+            return positions
+        return [int(n) - 1 for n in names]
 
     # --- the record ---------------------------------------------------------------------------
 
@@ -378,37 +541,54 @@ class _Reader:
         """Landmarks of all frames in edge-origin px of the crop; NaN where there are none.
 
         kpt/ holds whole numbers in index coordinates, kpt_dense/ normalised x size, edge origin.
-        A failed detection is stored as zeros.
+        A failed detection is stored as zeros; NaN is taken as one.
         """
         base = self.folders.actor / folder if self.folders.actor else None
         if base is None or not base.is_dir() or positions is None:
             return None
-        names = [self._image_name(p) for p in positions]
-        points = np.full((len(names), n_points, 2), np.nan)
-        for index, name in enumerate(names):
-            path = base / f"{name}.npy"
-            if not path.is_file():
-                continue
-            array = read_npy(path, self.options.limits)
-            if array.shape != (n_points, 2) or array.dtype.kind != "f":
-                raise FormatError(
-                    path, f"{n_points}x2 float", f"{'x'.join(map(str, array.shape))} {array.dtype}",
-                    f"Is it from {folder}/ of this track?",
-                )  # fmt: skip
-            if array.any() and np.isfinite(array).all():
+        try:
+            found = [self._read_landmarks(folder, p, n_points) for p in positions]
+        except FormatError as error:
+            if folder == "kpt":
+                raise
+            # 68 points in kpt_dense is a known slip of the tracker's older versions (issue 35).
+            self._warn("landmarks-dense", error.where, f"expected {error.expected}, found "
+                       f"{error.found}.", "The dense landmarks are left out.")  # fmt: skip
+            return None
+        points = np.full((len(found), n_points, 2), np.nan)
+        for index, array in enumerate(found):
+            if array is not None:
                 points[index] = array
-        lost = int(np.isnan(points[:, 0, 0]).sum())
-        if lost and folder == "kpt":
+        n_lost = sum(array is None for array in found)
+        if n_lost and folder == "kpt":
+            absent = sum(not (base / f"{self._image_name(p)}.npy").is_file() for p in positions)
+            why = f" ({absent} files are missing)" if absent else ": the detector found no face"
             self._warn(
-                "landmarks-missing",
-                base,
-                f"the detector found no face in {lost} of {len(names)} frames.",
+                "landmarks-missing", base, f"{n_lost} of {len(found)} frames have none{why}."
             )
+        return points
+
+    def _read_landmarks(self, folder: str, position: int, n_points: int) -> Floats | None:
+        """Landmarks (n_points, 2) of one image, edge-origin px of the crop; None if it has none."""
+        if self.folders.actor is None or position < 0:
+            return None
+        path = self.folders.actor / folder / f"{self._image_name(position)}.npy"
+        if not path.is_file():
+            return None
+        array = read_npy(path, self.options.limits)
+        if array.shape != (n_points, 2) or array.dtype.kind not in "fiu":
+            raise FormatError(
+                path, f"{n_points}x2 float", f"{'x'.join(map(str, array.shape))} {array.dtype}",
+                f"Is it from {folder}/ of this track?",
+            )  # fmt: skip
+        points = array.astype(np.float64)
+        if not points.any() or not np.all(np.abs(points) < _LARGEST_EDGE):
+            return None
         return pixels_from_index(points) if folder == "kpt" else points
 
     def _meshes(self, ids: list[int]) -> MeshFiles | None:
         folder = self.folders.output / "mesh"
-        paths = [folder / f"{i:05d}.ply" for i in ids]
+        paths = [_either(folder / f"{i:05d}.ply", ".obj") for i in ids]
         lost = [p for p in paths if not p.is_file()]
         if len(lost) == len(paths):
             self._warn("meshes-missing", folder, "there are no meshes of these frames.")
@@ -465,7 +645,7 @@ class _Reader:
             n_bytes += len(data)
         frames = InputFile(f"checkpoint/*.frame ({len(payloads)} files)", n_bytes,
                            together.hexdigest())  # fmt: skip
-        single = [self.folders.bbox, self.folders.config_path, self.folders.video]
+        single = [self.folders.bbox, self.folders.config.path, self.folders.video]
         if self.folders.source is not None and self.folders.source.is_file():
             single.append(self.folders.source)
         files = [
@@ -488,6 +668,12 @@ def _checked_id(payload: FramePayload) -> FramePayload:
             "A renamed .frame holds another image's camera; restore the tracker's names.",
         )
     return payload
+
+
+def _either(path: Path, other_suffix: str) -> Path:
+    """``path``, or its neighbour of another suffix where only that exists."""
+    other = path.with_suffix(other_suffix)
+    return other if other.is_file() and not path.is_file() else path
 
 
 def _safe_name(name: str) -> str:
