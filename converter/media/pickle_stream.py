@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
 from math import prod
 from types import NoneType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,9 @@ _DAMAGED = "Copy or write it again: it is cut short or damaged."
 _ONLY_DATA = "arrays, numbers, text, lists and dicts"
 _NOT_TORCH_LOAD = "do not open it with torch.load. Ask its author for a file of plain arrays."
 _RAISE = "If it is genuine, raise the limit."
+
+Operation: TypeAlias = "Callable[[Machine, int], int]"
+"""An operation: (machine, byte after it) -> byte after its argument."""
 
 DTYPES = {
     order + name: np.dtype(order + name)
@@ -70,7 +73,7 @@ _STORAGE_DTYPES = {
 }
 
 _MAX_NDIM = 32
-_COPY_FLOOR = 16 * 2**20
+COPY_FLOOR = 16 * 2**20
 """Bytes that may be copied out of shared bytes whatever the size of the file."""
 
 
@@ -97,7 +100,7 @@ class _Storage:
     source: tuple[bytes, str] | None
 
 
-class _Unbuilt:
+class Unbuilt:
     """An array or a dtype whose state has not come yet; the memo refers to it by identity."""
 
     __slots__ = ("built", "dtype_name")
@@ -127,6 +130,11 @@ class Machine:
 
     __slots__ = ("budget", "code", "limits", "marks", "memo", "stack", "storages", "where")
 
+    operations: ClassVar[Sequence[Operation]]
+    """What each byte does; `OPERATIONS`, unless a subclass watches some of them."""
+    leaves: ClassVar[frozenset[type]]
+    """What content may hold besides containers."""
+
     def __init__(
         self, code: bytes, where: object, limits: Limits, storages: StorageSource, n_bytes: int
     ) -> None:
@@ -134,7 +142,7 @@ class Machine:
         self.where = where
         self.limits = limits
         self.storages = storages
-        self.budget = 2 * n_bytes + _COPY_FLOOR  # once as bytes, once as numbers
+        self.budget = 2 * n_bytes + COPY_FLOOR  # once as bytes, once as numbers
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -158,7 +166,7 @@ class Machine:
 
         """
         self.stack, self.marks, self.memo = [], [], {}
-        code, memo = self.code, self.memo
+        code, memo, operations = self.code, self.memo, self.operations
         try:
             for _ in repeat(None, self.limits.opcodes):
                 operation = code[here]
@@ -168,7 +176,7 @@ class Machine:
                 elif operation == 0x2E:  # STOP
                     return self._finished(), here + 1
                 else:
-                    here = _OPERATIONS[operation](self, here + 1)
+                    here = operations[operation](self, here + 1)
         except (IndexError, struct.error):
             # Reading past the end, or taking from an empty stack.
             raise self.damaged("a whole pickle stream", "one cut short") from None
@@ -199,7 +207,7 @@ class Machine:
                     deeper += value.values()
                 elif kind is list or kind is tuple:
                     deeper += value
-                elif kind not in _LEAVES:
+                elif kind not in self.leaves:
                     raise self.unsafe(_ONLY_DATA, _described(value))
                 if n_visited + len(deeper) > self.limits.opcodes:
                     raise self.unsafe(f"at most {self.limits.opcodes} values", "more", _RAISE)
@@ -263,7 +271,7 @@ class Machine:
 
 
 _NOT_EXPANDED = "Save each array or tensor once."
-_LEAVES = frozenset({str, int, float, bool, NoneType, np.ndarray})
+LEAVES: frozenset[type] = frozenset({str, int, float, bool, NoneType, np.ndarray})
 
 
 def _short(text: str) -> str:
@@ -273,7 +281,7 @@ def _short(text: str) -> str:
 def _described(value: object) -> str:
     if type(value) is _Symbol:
         return value.name
-    if type(value) is _Unbuilt:
+    if type(value) is Unbuilt:
         return "an array or a dtype without a state"
     kinds = {bytes: "raw bytes", _Storage: "a bare storage"}
     return kinds.get(type(value), "a dtype")
@@ -366,7 +374,7 @@ def _memoize(vm: Machine, here: int) -> int:
 
 
 def _binget(vm: Machine, here: int) -> int:
-    value = _recalled(vm, vm.code[here])
+    value = recalled(vm, vm.code[here])
     if value is _RECONSTRUCT:
         after = _usual_array(vm, here + 1)
         if after:
@@ -376,16 +384,17 @@ def _binget(vm: Machine, here: int) -> int:
 
 
 def _long_binget(vm: Machine, here: int) -> int:
-    vm.stack.append(_recalled(vm, _UINT32.unpack_from(vm.code, here)[0]))
+    vm.stack.append(recalled(vm, _UINT32.unpack_from(vm.code, here)[0]))
     return here + 4
 
 
-def _recalled(vm: Machine, index: int) -> Any:
+def recalled(vm: Machine, index: int) -> Any:
+    """What BINPUT stored under ``index``: an array or dtype itself, once it is built."""
     try:
         value = vm.memo[index]
     except KeyError:
         raise vm.damaged("a stored object", f"none under number {index}") from None
-    if type(value) is _Unbuilt and value.built is not None:
+    if type(value) is Unbuilt and value.built is not None:
         return value.built
     return value
 
@@ -405,17 +414,17 @@ def _usual_array(vm: Machine, here: int) -> int:
     shape_end = head_end - 9
     text_at = head_end + 4
     text_end: int = text_at + _UINT32.unpack_from(code, head_end)[0]
-    if not _USUAL_TAIL.match(code, text_end):
+    if not USUAL_TAIL.match(code, text_end):
         return 0
     shape = _extents(code[here + 18 : shape_end])
     dtype: Any = memo.get(code[shape_end + 4])
-    if type(dtype) is _Unbuilt:
+    if type(dtype) is Unbuilt:
         dtype = dtype.built
     usual = (
         memo.get(code[here + 1]) is _NDARRAY
         and isinstance(dtype, np.dtype)
-        and memo.get(code[shape_end + 7]) is _ENCODE
-        and memo.get(code[text_end + 3]) == "latin1"
+        and memo.get(code[shape_end + 7]) is ENCODE
+        and is_latin1(memo.get(code[text_end + 3]))
         and len(shape) == code[shape_end] - 0x84  # TUPLE1 to TUPLE3
     )
     if not usual:
@@ -432,6 +441,12 @@ def _usual_array(vm: Machine, here: int) -> int:
     memo[code[here + 14]] = array
     vm.stack.append(array)
     return text_end + 14
+
+
+def is_latin1(value: object) -> bool:
+    """Whether it is the name of the one encoding in which arrays are written."""
+    # The type first: an array would compare itself element by element.
+    return type(value) is str and value == "latin1"
 
 
 @lru_cache(maxsize=256)
@@ -584,14 +599,14 @@ def _reduce(vm: Machine, here: int) -> int:
 def _build(vm: Machine, here: int) -> int:
     state = vm.stack.pop()
     target = vm.stack[-1]
-    if type(target) is not _Unbuilt:
+    if type(target) is not Unbuilt:
         raise vm.unsafe("the state of a new array", "one for something else")
     target.built = _built_dtype(vm, target, state) if target.dtype_name else _built_array(vm, state)
     vm.stack[-1] = target.built
     return here
 
 
-def _built_dtype(vm: Machine, target: _Unbuilt, state: Any) -> np.dtype[Any]:
+def _built_dtype(vm: Machine, target: Unbuilt, state: Any) -> np.dtype[Any]:
     # Types first: comparing values of unchecked types could run their comparison.
     if type(state) is tuple and tuple(map(type, state)) == _DTYPE_STATE_TYPES:
         dtype = DTYPES.get(state[1] + target.dtype_name)
@@ -640,19 +655,19 @@ def _refused(vm: Machine, here: int) -> int:
 # --- calls: (machine, arguments) -> what they describe ------------------------------------------
 
 
-def _new_array(vm: Machine, arguments: tuple[Any, ...]) -> _Unbuilt:
+def _new_array(vm: Machine, arguments: tuple[Any, ...]) -> Unbuilt:
     if len(arguments) != 3 or arguments[0] is not _NDARRAY:
         raise vm.unsafe("a new numpy.ndarray", "something else")
-    return _Unbuilt()
+    return Unbuilt()
 
 
-def _new_dtype(vm: Machine, arguments: tuple[Any, ...]) -> _Unbuilt:
+def _new_dtype(vm: Machine, arguments: tuple[Any, ...]) -> Unbuilt:
     name = arguments[0] if arguments else None
     if type(name) is not str or name not in _DTYPE_NAMES:
         found = f"dtype {_short(name)!r}" if type(name) is str else "no dtype"
         remedy = "Save plain numbers: arrays of objects, text or records are not read."
         raise vm.unsafe("an array of plain numbers", found, remedy)
-    return _Unbuilt(name)
+    return Unbuilt(name)
 
 
 def _scalar(vm: Machine, arguments: tuple[Any, ...]) -> Any:
@@ -727,7 +742,7 @@ _DTYPE_NAMES = frozenset(name[1:] for name in DTYPES)
 _NDARRAY = _Symbol("numpy.ndarray")
 
 _RECONSTRUCT = _Symbol("numpy._reconstruct", _new_array)
-_ENCODE = _Symbol("_codecs.encode", _encode)
+ENCODE = _Symbol("_codecs.encode", _encode)
 
 # After recalling _reconstruct: recall ndarray, 0, TUPLE1, store, recall b"b", TUPLE3, store,
 # REDUCE, store; MARK, 1, [extents], TUPLEn, store, recall dtype, [order], recall encode, text.
@@ -736,7 +751,7 @@ _USUAL_HEAD = re.compile(
     re.DOTALL,
 )
 # After the text: store, recall "latin1", TUPLE2, store, REDUCE, store, TUPLE, store, BUILD.
-_USUAL_TAIL = re.compile(rb"q.h.\x86q.Rq.tq.b", re.DOTALL)
+USUAL_TAIL = re.compile(rb"q.h.\x86q.Rq.tq.b", re.DOTALL)
 
 _SYMBOLS = {
     b"numpy.core.multiarray\n_reconstruct": _RECONSTRUCT,
@@ -745,7 +760,7 @@ _SYMBOLS = {
     b"numpy._core.multiarray\nscalar": _Symbol("numpy.scalar", _scalar),
     b"numpy\nndarray": _NDARRAY,
     b"numpy\ndtype": _Symbol("numpy.dtype", _new_dtype),
-    b"_codecs\nencode": _ENCODE,
+    b"_codecs\nencode": ENCODE,
     # How protocol 2 writes b"", the numbers of an empty array.
     b"__builtin__\nbytes": _Symbol("bytes", _no_bytes),
     b"collections\nOrderedDict": _Symbol("collections.OrderedDict", _ordered_dict),
@@ -755,7 +770,7 @@ _SYMBOLS = {
     for name, dtype_name in _STORAGE_DTYPES.items()
 }
 
-_NAMED: dict[int, Callable[[Machine, int], int]] = {
+_NAMED: dict[int, Operation] = {
     0x80: _protocol,
     0x95: _frame,
     ord("}"): _empty_dict,
@@ -792,7 +807,9 @@ _NAMED: dict[int, Callable[[Machine, int], int]] = {
     ord("b"): _build,
     ord("Q"): _persistent_id,
 }
-_OPERATIONS = [_NAMED.get(operation, _refused) for operation in range(256)]
+OPERATIONS = tuple(_NAMED.get(operation, _refused) for operation in range(256))
+Machine.operations = OPERATIONS
+Machine.leaves = LEAVES
 
 _FOREIGN = {
     ord("i"): "INST",

@@ -86,7 +86,7 @@ def parse_torch(data: bytes, where: object, limits: Limits = DEFAULT_LIMITS) -> 
 
 def _parse_zip(data: bytes, where: object, limits: Limits) -> TorchFile:
     archive = open_archive(data, where, limits)
-    stem = _stem_of(archive)
+    stem = stem_of(archive)
     name = f"{stem}/data.pkl"
     machine = Machine(
         archive.read(name),
@@ -101,7 +101,7 @@ def _parse_zip(data: bytes, where: object, limits: Limits) -> TorchFile:
     return TorchFile(content, stem)
 
 
-def _stem_of(archive: Archive) -> str:
+def stem_of(archive: Archive) -> str:
     """The one folder that holds everything, ``data.pkl`` included."""
     stems = {name.partition("/")[0] for name in archive.members}
     if len(stems) > 1:

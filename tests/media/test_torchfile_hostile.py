@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -453,6 +454,17 @@ def test_the_shortcut_for_usual_arrays_checks_what_it_skips(at: int) -> None:
         patched[second + at + 1] = other
         with pytest.raises(UncropError):
             parse_torch(in_zip(bytes(patched)), "x")
+
+
+@pytest.mark.parametrize("at", [0, 2, 25, 28, 62])
+def test_the_shortcut_for_usual_arrays_does_not_compare_arrays(at: int) -> None:
+    """What an array read by the shortcut is compared with would be compared with each number."""
+    stream = pickle.dumps([np.arange(4.0), np.arange(3.0), np.arange(3.0)], protocol=2)
+    second, third = (match.start() for match in re.finditer(rb"h.h.K\0\x85", stream, re.DOTALL))
+    patched = bytearray(stream)
+    patched[third + at + 1] = patched[second + 16]  # where the second array is stored
+    with pytest.raises(UncropError):
+        parse_torch(in_zip(bytes(patched)), "x")
 
 
 def test_the_shortcut_for_usual_arrays_checks_the_shape() -> None:
