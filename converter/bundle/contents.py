@@ -2,122 +2,97 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.errors import FormatError, UnsafeFileError
+from converter.bundle.hdf5 import Stored
+from converter.errors import FormatError, OutputError, UnsafeFileError
 from converter.geometry.pixels import Size
-from converter.media.files import open_regular
 from converter.media.images import decode_image
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.media.video import VideoFrames
 from converter.track import Image
 
-_COPY_BYTES = 1 << 22
-
-
-def open_bundle(path: Path) -> Any:
-    """Open an HDF5 file for reading.
-
-    Raises
-    ------
-    MissingInputError, UnsafeFileError
-        If it is not there, or not a regular file.
-    FormatError
-        If it is not HDF5, or cut off.
-
-    """
-    import h5py
-
-    os.close(open_regular(path))  # refuses what is not a regular file, without blocking
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        found = str(error).split("(")[-1].rstrip(")")
-        raise FormatError(path, "a whole HDF5 file", found) from None
-
-
-def read_array(dataset: Any, where: str, selection: Any = ...) -> Any:
-    """Read from a dataset; raises FormatError where the file is damaged."""
-    try:
-        return dataset[selection]
-    except (OSError, RuntimeError, ValueError) as error:
-        raise FormatError(where, "readable data", str(error).splitlines()[0]) from None
-
 
 @dataclass(frozen=True)
 class BundleMeshes:
-    """`converter.track.Meshes` inside a bundle; the mean for every frame if it holds no others."""
+    """`converter.track.Meshes` inside a bundle.
 
-    path: Path
+    Attributes
+    ----------
+    faces, mean
+        Triangles (F, 3), and the mean of the vertices (V, 3), metres.
+    n_frames
+        Number of frames.
+    every
+        The mesh of every frame; where a bundle holds only the mean, it stands for all.
+
+    """
+
     faces: NDArray[np.int32]
     mean: NDArray[np.float32]
     n_frames: int
-    every: bool
+    every: Stored | None
 
     def __len__(self) -> int:
         return self.n_frames
 
     def vertices(self, index: int) -> NDArray[np.float32]:
-        """Vertices of one frame, (V, 3), metres."""
-        if not self.every:
+        """Vertices of one frame, (V, 3), metres; raises FormatError where they are damaged."""
+        index = range(self.n_frames)[index]
+        if self.every is None:
             return self.mean
-        return np.asarray(read_array(self._dataset, f"{self.path}:/mesh/vertices", index), "<f4")
-
-    @cached_property
-    def _dataset(self) -> Any:
-        return open_bundle(self.path)["mesh/vertices"]
+        vertices: NDArray[np.float32] = self.every.rows(index, index + 1)[0]
+        if not np.isfinite(vertices).all():
+            raise FormatError(f"{self.every.where}[{index}]", "finite numbers", "NaN or infinity")
+        return vertices
 
 
 @dataclass(frozen=True)
 class EncodedFrames:
-    """`converter.track.Frames` inside a bundle."""
+    """`converter.track.Frames` inside a bundle: PNG or JPEG files one after the other."""
 
-    path: Path
-    space: str
+    data: Stored
     offsets: NDArray[np.int64]
+    size: Size
     limits: Limits = DEFAULT_LIMITS
-
-    @cached_property
-    def size(self) -> Size:
-        """Size of the images."""
-        return Size.of(self.read(0))
-
-    @cached_property
-    def _dataset(self) -> Any:
-        return open_bundle(self.path)[f"images/{self.space}/data"]
 
     @property
     def origin(self) -> str:
-        """The bundle and the group inside it."""
-        return f"{self.path}:/images/{self.space}"
+        """The bundle and the dataset inside it."""
+        return self.data.where
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def name(self, index: int) -> str:
         """Position of the image."""
-        return str(index)
+        return str(range(len(self))[index])
 
     def encoded(self, index: int) -> bytes:
         """PNG or JPEG bytes of one image."""
+        index = range(len(self))[index]
         begin, end = int(self.offsets[index]), int(self.offsets[index + 1])
         if end - begin > self.limits.file_bytes:
-            raise UnsafeFileError(self.origin, "images of ordinary size", f"{end - begin} bytes")
-        return bytes(read_array(self._dataset, f"{self.origin}/data", slice(begin, end)))
+            raise UnsafeFileError(
+                f"{self.origin}[{index}]", "an image of ordinary size", f"{end - begin} bytes"
+            )
+        return self.data.rows(begin, end).tobytes()
 
     def read(self, index: int) -> Image:
-        """Decode one image."""
-        return decode_image(self.encoded(index), f"{self.origin}[{index}]", self.limits)
+        """Decode one image; raises FormatError if its size is not that of all."""
+        where = f"{self.origin}[{index}]"
+        image = decode_image(self.encoded(index), where, self.limits)
+        if Size.of(image) != self.size:
+            raise FormatError(where, f"{self.size} like all images", f"{Size.of(image)}")
+        return image
 
     def stream(self, indices: Sequence[int]) -> Iterator[Image]:
         """Decode images one after the other."""
@@ -125,52 +100,71 @@ class EncodedFrames:
 
 
 @dataclass(frozen=True)
-class BundleVideo:
-    """`converter.track.Frames` over a video inside a bundle.
+class BundledFile:
+    """A file inside a bundle, byte for byte."""
 
-    The video is copied to a temporary file when first asked for, since decoders want to seek.
-    """
-
-    bundle: Path
-    fps: float
-    indices: tuple[int, ...]
+    data: Stored
 
     @cached_property
     def path(self) -> Path:
-        """The temporary copy; it goes away with this object."""
-        handle, name = tempfile.mkstemp(prefix="uncrop-", suffix=".video")
-        weakref.finalize(self, Path(name).unlink, missing_ok=True)
-        with os.fdopen(handle, "wb") as copy, open_bundle(self.bundle) as file:
-            data, where = file["images/video"], f"{self.bundle}:/images/video"
-            for begin in range(0, data.shape[0], _COPY_BYTES):
-                copy.write(bytes(read_array(data, where, slice(begin, begin + _COPY_BYTES))))
-        return Path(name)
+        """A temporary copy, since decoders want to seek; it goes away with this object.
+
+        Raises
+        ------
+        OutputError
+            If there is no room for it.
+
+        """
+        try:
+            with tempfile.NamedTemporaryFile(
+                prefix="uncrop-", suffix=".video", delete=False
+            ) as copy:
+                weakref.finalize(self, Path(copy.name).unlink, missing_ok=True)
+                for block in self.data.blocks():
+                    copy.write(block.data)
+        except OSError as error:
+            raise OutputError(
+                tempfile.gettempdir(), f"room for the video of {self.data.where}",
+                str(error.strerror), "Set TMPDIR to a folder with room.",
+            ) from None  # fmt: skip
+        return Path(copy.name)
+
+
+@dataclass(frozen=True)
+class BundleVideo:
+    """`converter.track.Frames` over a video inside a bundle."""
+
+    file: BundledFile
+    fps: float
+    indices: tuple[int, ...]
+    limits: Limits = DEFAULT_LIMITS
 
     @cached_property
-    def _frames(self) -> VideoFrames:
-        return VideoFrames(self.path, self.fps, self.indices)
+    def frames(self) -> VideoFrames:
+        """The frames of the temporary copy."""
+        return VideoFrames(self.file.path, self.fps, self.indices, self.limits)
 
     @property
     def size(self) -> Size:
         """Size of the frames."""
-        return self._frames.size
+        return self.frames.size
 
     @property
     def origin(self) -> str:
         """The bundle and the dataset inside it."""
-        return f"{self.bundle}:/images/video"
+        return self.file.data.where
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def name(self, index: int) -> str:
-        """Name of one frame."""
-        return self._frames.name(index)
+        """``frame K``, where K counts extracted frames from 0."""
+        return f"frame {self.indices[index]}"
 
     def read(self, index: int) -> Image:
         """Decode one frame."""
-        return self._frames.read(index)
+        return self.frames.read(index)
 
     def stream(self, indices: Sequence[int]) -> Iterator[Image]:
         """Decode frames one after the other."""
-        return self._frames.stream(indices)
+        return self.frames.stream(indices)

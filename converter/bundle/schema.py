@@ -1,18 +1,22 @@
-"""The table of everything a bundle can hold. docs/bundle.md is made from it.
+"""The table of everything a bundle can hold; docs/bundle.md shows what this module prints.
 
-Symbols in shapes: N frames, V vertices, F triangles, B bytes, S and E coefficients.
+Symbols in shapes: N frames, V vertices, F triangles, B bytes, S and E coefficients, K one camera
+(3, 3) or one per frame (N, 3, 3).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 FORMAT = "uncrop-track"
 VERSION = (1, 0)
 SUFFIXES = (".h5", ".hdf5")
+MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +30,15 @@ class Entry:
     dtype
         NumPy dtype, little-endian; ``"text"`` is a fixed-length UTF-8 string.
     shape
-        Symbols and numbers; ``K`` is (3, 3) for one camera or (N, 3, 3).
+        Symbols and numbers.
     unit
         ``m``, ``px``, ``s``, ``rad`` or "" for plain numbers.
     meaning
         Long name, with convention.
     required
         Whether every bundle holds it.
+    since
+        Version of the schema that added it.
 
     """
 
@@ -81,7 +87,10 @@ SCHEMA: tuple[Entry, ...] = (
     Entry("/images/crop/offsets", "<i8", ("N+1",), "", "where each crop image begins in data"),
     Entry("/images/source/data", "|u1", ("B",), "", "encoded source frames, one after the other"),
     Entry("/images/source/offsets", "<i8", ("N+1",), "", "where each source frame begins in data"),
-    Entry("/images/video", "|u1", ("B",), "", "the source video, its file byte for byte"),
+    Entry("/images/video", "|u1", ("B",), "",
+          "the video that the source frames come from, its file byte for byte"),
+    Entry("/images/sound", "|u1", ("B",), "",
+          "the video whose sound belongs to the track, where that is another file"),
     Entry("/native/camera_R6", "<f8", ("N", 6), "", "metrical-tracker camera.R, pytorch3d axes"),
     Entry("/native/camera_t", "<f8", ("N", 3), "m", "metrical-tracker camera.t, pytorch3d axes"),
     Entry("/native/camera_fl", "<f8", ("N",), "", "metrical-tracker camera.fl, NDC"),
@@ -93,13 +102,124 @@ SCHEMA: tuple[Entry, ...] = (
 
 BY_PATH = {entry.path: entry for entry in SCHEMA}
 
+Value: TypeAlias = str | int | float | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of the schema, other than long_name, units and sha256 of every dataset.
+
+    Attributes
+    ----------
+    path
+        The root, a group or a dataset.
+    name
+        Its name there.
+    kind
+        ``"text"``: fixed-length UTF-8 string; ``"pair"``: two integers.
+    meaning
+        What it says.
+    fixed
+        The only value that it may have, or None.
+    hashed
+        Whether `content_hash` covers it.
+
+    """
+
+    path: str
+    name: str
+    kind: Literal["text", "int", "float", "pair"]
+    meaning: str
+    fixed: Value | None = None
+    hashed: bool = False
+
+    @property
+    def key(self) -> str:
+        """``path@name``."""
+        return f"{self.path}@{self.name}"
+
+
+_EDGE = "edge: the first pixel's centre is (0.5, 0.5)"
+
+ATTRIBUTES: tuple[Attribute, ...] = (
+    Attribute("/", "file_format", "text", "what this file is", FORMAT),
+    Attribute("/", "format_version", "text", "major.minor of this table"),
+    Attribute("/", "creator", "text", "program and version that wrote the file"),
+    Attribute("/", "name", "text", "name of the track, letters, digits, - and _", None, True),
+    Attribute("/", "tracker", "text", "program that tracked", None, True),
+    Attribute("/", "fps", "float", "frames per second of the source sequence", None, True),
+    Attribute("/", "image_space", "text",
+              "which K the tracker gave: crop or source; the other is derived", None, True),
+    Attribute("/", "n_frames", "int", "N", None, True),
+    Attribute("/", "content_sha256", "text", "SHA-256 over the hashes of all parts"),
+    Attribute("/", "complete", "int", "1; written last", 1),
+    Attribute("/camera", "convention", "text", "direction and axes of R and t", "opencv_w2c"),
+    Attribute("/camera", "axes", "text", "the same in words",
+              "x right, y down, z forward; x_cam = R x_world + t"),
+    Attribute("/camera", "pixel_center", "float", "where the first pixel's centre is, px", 0.5),
+    Attribute("/camera", "pixel_origin", "text", "the same in words", _EDGE),
+    Attribute("/camera/K_crop", "image_size", "pair", "width, height of the crop, px", None, True),
+    Attribute("/camera/K_source", "image_size", "pair",
+              "width, height of the source frame, px", None, True),
+    Attribute("/crop", "source_size", "pair", "width, height of the source frame, px", None, True),
+    Attribute("/crop", "crop_size", "pair", "width, height of the crop, px", None, True),
+    Attribute("/crop", "pixel_origin", "text", "where pixels are counted from", _EDGE),
+    Attribute("/landmarks", "pixel_origin", "text", "where pixels are counted from", _EDGE),
+    Attribute("/images/crop/data", "image_size", "pair",
+              "width, height of every crop image, px", None, True),
+    Attribute("/images/source/data", "image_size", "pair",
+              "width, height of every source frame, px", None, True),
+)  # fmt: skip
+
+BY_KEY = {attribute.key: attribute for attribute in ATTRIBUTES}
+
 
 def hash_header(shape: Sequence[int], dtype: str) -> bytes:
     """Beginning of what a dataset's hash covers: the same bytes in another shape are other data."""
     return f"{dtype} {'x'.join(map(str, shape))}\n".encode()
 
 
-def content_hash(hashes: Mapping[str, str]) -> str:
-    """SHA-256 over all datasets' paths and hashes."""
-    lines = "".join(f"{path} {digest}\n" for path, digest in sorted(hashes.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def content_hash(hashes: Mapping[str, str], attributes: Mapping[str, Value]) -> str:
+    """SHA-256 over every dataset's path and hash, and over every hashed attribute.
+
+    It covers what version 1.0 of the schema knows, in every later minor version as well, so that
+    older readers can check newer files.
+
+    Parameters
+    ----------
+    hashes
+        Dataset path -> SHA-256 as hex.
+    attributes
+        ``path@name`` -> value.
+
+    """
+    lines = [f"{path} {digest}\n" for path, digest in hashes.items()]
+    lines += [
+        f"{key} {json.dumps(value)}\n" for key, value in attributes.items() if BY_KEY[key].hashed
+    ]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def markdown() -> str:
+    """Return the tables of docs/bundle.md."""
+    lines = ["| dataset | type | shape | unit | meaning |", "|---|---|---|---|---|"]
+    for e in SCHEMA:
+        shape = "x".join(map(str, e.shape)) or "scalar"
+        name = f"**`{e.path}`**" if e.required else f"`{e.path}`"
+        kind = "UTF-8 string" if e.dtype == "text" else f"`{e.dtype}`"
+        lines.append(f"| {name} | {kind} | {shape} | {e.unit} | {e.meaning} |")
+    lines += [
+        "",
+        "| attribute | type | meaning | value | in content_sha256 |",
+        "|---|---|---|---|---|",
+    ]
+    for a in ATTRIBUTES:
+        value = "" if a.fixed is None else f"`{a.fixed}`"
+        lines.append(
+            f"| `{a.key}` | {a.kind} | {a.meaning} | {value} | {'yes' if a.hashed else ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

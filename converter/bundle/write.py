@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,25 +15,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter import __version__
-from converter.bundle.contents import BundleVideo, EncodedFrames
+from converter.bundle.contents import BundleMeshes, BundleVideo, EncodedFrames
+from converter.bundle.read import check_bundle
+from converter.bundle.record import record_text
 from converter.bundle.schema import (
+    ATTRIBUTES,
+    BY_KEY,
     BY_PATH,
-    FORMAT,
     SCHEMA,
     VERSION,
     Entry,
+    Value,
     content_hash,
     hash_header,
 )
+from converter.errors import ConventionError, FormatError, OutputError, TargetError, UncropError
 from converter.geometry.intrinsics import Intrinsics
+from converter.geometry.pixels import Size
 from converter.media.atomic import replace_file
 from converter.media.files import open_regular, read_bytes
 from converter.media.images import ImageFiles, encode_image
+from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.media.video import VideoFrames
 from converter.registry import Progress, no_progress
 from converter.track import Flame, Frames, Meshes, Track
 
 _CHUNK_BYTES = 1 << 20
+_TEXT_ATTRIBUTE_BYTES = 4096
 
 
 def write_bundle(
@@ -43,8 +52,11 @@ def write_bundle(
     with_images: bool = False,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     """Write a bundle, whole or not at all; the same track gives the same bytes.
+
+    The file is read back and compared with its hashes before it gets its name.
 
     Parameters
     ----------
@@ -60,79 +72,159 @@ def write_bundle(
         Replace an existing file.
     progress
         Called per frame.
+    limits
+        Bounds under which it must be readable again.
 
     Raises
     ------
     OutputError
-        If the file exists or cannot be written.
+        If the file exists or cannot be written, or cannot be read back.
+    ConventionError
+        If the parts of the track contradict each other.
+    TargetError
+        If the track holds something that the schema has no place for.
 
     """
+    track.require_consistent()
+    require_places(track)
+    with replace_file(path, overwrite=overwrite) as temporary:
+        with _errors_of(path), _new_file(temporary) as file:
+            writer = _Writer(file, progress)
+            _write_attributes(writer, track)
+            _write_camera(writer, track)
+            for name, array in _arrays(track):
+                writer.put(name, array)
+            if track.meshes is not None:
+                writer.put_meshes(track.meshes, every=meshes == "all")
+            if with_images:
+                _write_images(writer, track, limits)
+            writer.put_text("/provenance/record", record_text(track))
+            writer.finish()
+        _require_readable(temporary, path, limits)
+
+
+def require_places(track: Track) -> None:
+    """Raise TargetError if the schema has no place for something of the track."""
+    lost = [name for name in track.native if f"/native/{name}" not in BY_PATH]
+    if lost:
+        raise TargetError(
+            f"{track.name}: native", "what docs/bundle.md lists", ", ".join(sorted(lost)),
+            "Nothing is left out silently.",
+        )  # fmt: skip
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Any]:
     import h5py
 
-    with replace_file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
-        writer = _Writer(file, len(track), progress)
-        _write_attributes(file, track)
-        for name, array in _arrays(track):
-            writer.put(name, array)
-        _write_camera_attributes(file, track)
-        if track.meshes is not None:
-            writer.put_meshes(track.meshes, every=meshes == "all")
-        if with_images:
-            _write_images(writer, track)
-        writer.put_text("/provenance/record", _record(track))
-        writer.finish()
+    # The oldest format that holds this: every reader opens it, and it stores no times.
+    with h5py.File(
+        path, "w", libver=("earliest", "v108"), track_order=False, locking=False
+    ) as file:
+        yield file
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turn what HDF5 says when the disk refuses into OutputError."""
+    try:
+        yield
+    except UncropError:
+        raise
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error).splitlines()[0]
+        raise OutputError(path, "a place that can be written", reason) from error
+
+
+def _require_readable(temporary: Path, path: Path, limits: Limits) -> None:
+    try:
+        found = [finding.message for finding in check_bundle(temporary, limits)]
+    except UncropError as error:
+        found = [str(error).replace(str(temporary), str(path))]
+    if found:
+        raise OutputError(path, "a bundle that can be read back", found[0].rstrip("."))
 
 
 @dataclass
 class _Writer:
     file: Any
-    n_frames: int
     progress: Progress
     hashes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, Value] = field(default_factory=dict)
 
     def put(self, path: str, array: NDArray[Any]) -> None:
         """Write one array with its hash, unit and meaning."""
         entry = BY_PATH[path]
         data = np.ascontiguousarray(array, dtype=entry.dtype)
+        if not np.array_equal(data, array, equal_nan=data.dtype.kind == "f"):
+            raise ConventionError(path, f"numbers that {entry.dtype} can hold", f"{array.dtype}")
         dataset = self.create(entry, data.shape)
         dataset[...] = data
-        self.seal(dataset, entry, _digest(data))
+        self.seal(dataset, entry, hashlib.sha256(hash_header(data.shape, entry.dtype)), [data.data])
 
     def create(self, entry: Entry, shape: tuple[int, ...]) -> Any:
         """Create an empty dataset, chunked by frame and compressed where that helps."""
         options: dict[str, Any] = {}
-        if shape and np.prod(shape) > 64 and entry.dtype != "|u1":
-            rows = max(1, _CHUNK_BYTES // max(1, int(np.prod(shape[1:])) * 8))
-            if entry.path == "/mesh/vertices":
-                rows = 1
-            chunks = (min(rows, shape[0]), *shape[1:])
-            options = {"chunks": chunks, "compression": "gzip", "shuffle": True}
+        row = int(np.prod(shape[1:])) * np.dtype(entry.dtype).itemsize
+        if entry.dtype != "|u1" and row * shape[0] > 512:
+            rows = 1 if entry.path == "/mesh/vertices" else max(1, _CHUNK_BYTES // row)
+            options = {
+                "chunks": (min(rows, shape[0]), *shape[1:]), "compression": "gzip", "shuffle": True
+            }  # fmt: skip
         return self.file.create_dataset(entry.path, shape, entry.dtype, track_times=False,
                                         **options)  # fmt: skip
 
-    def seal(self, dataset: Any, entry: Entry, sha256: str) -> None:
-        """Attach what makes the dataset self-describing."""
-        dataset.attrs["long_name"] = entry.meaning
+    def seal(self, dataset: Any, entry: Entry, digest: Any, blocks: Iterable[Any] = ()) -> None:
+        """Attach what makes the dataset self-describing, and its hash (after ``blocks``)."""
+        for block in blocks:
+            digest.update(block)
+        self.hashes[entry.path] = digest.hexdigest()
+        self._text(dataset, "long_name", entry.meaning)
         if entry.unit:
-            dataset.attrs["units"] = entry.unit
-        dataset.attrs["sha256"] = sha256
-        self.hashes[entry.path] = sha256
+            self._text(dataset, "units", entry.unit)
+        self._text(dataset, "sha256", self.hashes[entry.path])
 
-    def put_text(self, path: str, text: str) -> None:
+    def attribute(self, key: str, value: Value | None = None) -> None:
+        """Write an attribute of the schema; the value may be left out where it is fixed."""
+        attribute = BY_KEY[key]
+        value = attribute.fixed if value is None else value
+        holder = self.file[attribute.path]
+        if isinstance(value, str):
+            self._text(holder, attribute.name, value)
+        else:
+            dtype = "<f8" if attribute.kind == "float" else "<i8"
+            holder.attrs.create(attribute.name, np.array(value, dtype))
+        if value is not None:
+            self.attributes[key] = value
+
+    def size(self, key: str, size: Size) -> None:
+        """Write the size of an image as an attribute."""
+        self.attribute(key, [size.width, size.height])
+
+    def _text(self, holder: Any, name: str, text: str) -> None:
+        """Write a fixed-length string: those of any length lie in a heap of their own."""
+        import h5py
+
+        data = text.encode("utf-8", "replace")
+        if not 0 < len(data) <= _TEXT_ATTRIBUTE_BYTES or "\0" in text or data.decode() != text:
+            raise ConventionError(f"{holder.name}@{name}", "a short text", f"{text!r:.60}")
+        holder.attrs.create(name, data, (), h5py.string_dtype("utf-8", len(data)))
+
+    def put_text(self, path: str, data: bytes) -> None:
         """Write a fixed-length UTF-8 string, which every HDF5 tool shows as text."""
         import h5py
 
-        data = text.encode("utf-8")
         dtype = h5py.string_dtype("utf-8", len(data))
         dataset = self.file.create_dataset(path, (), dtype, track_times=False)
         dataset[()] = data
-        self.seal(dataset, BY_PATH[path], hashlib.sha256(data).hexdigest())
+        self.seal(dataset, BY_PATH[path], hashlib.sha256(data))
 
     def put_meshes(self, meshes: Meshes, *, every: bool) -> None:
         """Write faces, the mean, and one mesh after the other; memory stays at one mesh."""
         self.put("/mesh/faces", meshes.faces)
         self.put("/mesh/mean", meshes.mean)
-        if not every:
+        if not every or (isinstance(meshes, BundleMeshes) and meshes.every is None):
             return
         entry = BY_PATH["/mesh/vertices"]
         shape = (len(meshes), *meshes.mean.shape)
@@ -141,87 +233,98 @@ class _Writer:
         for index in range(len(meshes)):
             vertices = np.ascontiguousarray(meshes.vertices(index), "<f4")
             dataset[index] = vertices
-            digest.update(vertices.tobytes())
+            digest.update(vertices.data)
             self.progress("write meshes", index + 1, len(meshes))
-        self.seal(dataset, entry, digest.hexdigest())
+        self.seal(dataset, entry, digest)
 
     def put_blobs(self, path: str, n_bytes: int, blobs: Iterator[bytes]) -> None:
-        """Write bytes one after the other into one dataset of known length."""
+        """Write bytes one after the other into one dataset of known length.
+
+        Raises
+        ------
+        FormatError
+            If they are more or fewer: a file changed meanwhile.
+
+        """
         entry = BY_PATH[path]
         dataset = self.create(entry, (n_bytes,))
         digest = hashlib.sha256(hash_header((n_bytes,), entry.dtype))
         position = 0
         for blob in blobs:
+            if position + len(blob) > n_bytes:
+                break
             dataset[position : position + len(blob)] = np.frombuffer(blob, np.uint8)
             digest.update(blob)
             position += len(blob)
-        self.seal(dataset, entry, digest.hexdigest())
+        else:
+            if position == n_bytes:
+                self.seal(dataset, entry, digest)
+                return
+        raise FormatError(path, f"{n_bytes} bytes as at first", "others",
+                          "A file was changed while it was read.")  # fmt: skip
 
     def finish(self) -> None:
         """Write the mark that everything before it is whole."""
+        self.attribute("/@content_sha256", content_hash(self.hashes, self.attributes))
         self.file.flush()
-        self.file.attrs["n_frames"] = self.n_frames
-        self.file.attrs["content_sha256"] = content_hash(self.hashes)
-        self.file.attrs["complete"] = np.uint8(1)
+        self.attribute("/@complete")
 
 
-def _digest(data: NDArray[Any]) -> str:
-    return hashlib.sha256(hash_header(data.shape, data.dtype.str) + data.tobytes()).hexdigest()
-
-
-def _write_attributes(file: Any, track: Track) -> None:
-    file.attrs["NX_class"] = "NXroot"
-    file.attrs["file_format"] = FORMAT
-    file.attrs["format_version"] = f"{VERSION[0]}.{VERSION[1]}"
-    file.attrs["creator"] = f"uncrop {__version__}"
-    file.attrs["name"] = track.name
-    file.attrs["tracker"] = track.provenance.tracker
-    file.attrs["fps"] = float(track.fps)
-    file.attrs["image_space"] = track.image_space
+def _write_attributes(writer: _Writer, track: Track) -> None:
+    root = writer.file
+    writer._text(root, "NX_class", "NXroot")
+    writer._text(root, "default", "camera")
     for group in dict.fromkeys(entry.path.split("/")[1] for entry in SCHEMA):
-        file.create_group(group).attrs["NX_class"] = "NXcollection"
+        created = root.create_group(group, track_order=False)
+        writer._text(created, "NX_class", "NXdata" if group == "camera" else "NXcollection")
+    writer._text(root["camera"], "signal", "t")
+    for attribute in ATTRIBUTES:
+        if attribute.fixed is not None and attribute.name != "complete":
+            writer.attribute(attribute.key)
+    writer.attribute("/@format_version", f"{VERSION[0]}.{VERSION[1]}")
+    writer.attribute("/@creator", f"uncrop {__version__}")
+    writer.attribute("/@name", track.name)
+    writer.attribute("/@tracker", track.provenance.tracker)
+    writer.attribute("/@fps", float(track.fps))
+    writer.attribute("/@image_space", track.image_space)
+    writer.attribute("/@n_frames", len(track))
 
 
-def _write_camera_attributes(file: Any, track: Track) -> None:
-    camera = file["camera"]
-    camera.attrs["convention"] = "opencv_w2c"
-    camera.attrs["axes"] = "x right, y down, z forward; x_cam = R x_world + t"
-    camera.attrs["pixel_center"] = 0.5
-    camera.attrs["pixel_origin"] = "edge: the first pixel's centre is (0.5, 0.5)"
-    for space, path in (("crop", "/camera/K_crop"), ("source", "/camera/K_source")):
-        if path in file:
-            size = _mapped(track, space).size  # type: ignore[arg-type]
-            file[path].attrs["image_size"] = np.array([size.width, size.height], "<i8")
-    if track.crop is not None:
-        crop = file["crop"]
-        sizes = {"source_size": track.crop.source, "crop_size": track.crop.output}
-        for name, value in sizes.items():
-            if value is not None:
-                crop.attrs[name] = np.array([value.width, value.height], "<i8")
+def _write_camera(writer: _Writer, track: Track) -> None:
+    """Write K of both images, as far as the crop is known, and the crop."""
+    crop = track.crop
+    known = {
+        "crop": track.image_space == "crop" or crop is not None,
+        "source": track.image_space == "source" or (crop is not None and crop.source is not None),
+    }
+    for space in ("crop", "source"):
+        if known[space]:
+            k = _intrinsics(track, space)
+            writer.put(f"/camera/K_{space}", k.matrix)
+            writer.size(f"/camera/K_{space}@image_size", k.size)
+    if crop is None:
+        return
+    box = crop.bbox
+    writer.put("/crop/bbox", np.array([box.x_min, box.x_max, box.y_min, box.y_max]))
+    writer.put("/crop/pad", np.array([crop.pad_x, crop.pad_y]))
+    writer.put("/crop/crop_from_source", crop.crop_from_source.matrix)
+    writer.size("/crop@crop_size", crop.output)
+    if crop.source is not None:
+        writer.size("/crop@source_size", crop.source)
 
 
-def _mapped(track: Track, space: Literal["crop", "source"]) -> Intrinsics:
+def _intrinsics(track: Track, space: str) -> Intrinsics:
     return (track.in_crop() if space == "crop" else track.in_source()).intrinsics
 
 
 def _arrays(track: Track) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Every plain array of the track, by its path in the schema."""
+    """Every other plain array of the track, by its path in the schema."""
     yield "/frames/id", track.frame_ids
     if track.source_indices is not None and track.times is not None:
         yield "/frames/source_index", track.source_indices
         yield "/frames/time", track.times
     yield "/camera/R", track.w2c.R
     yield "/camera/t", track.w2c.t
-    crop = track.crop
-    if track.image_space == "crop" or crop is not None:
-        yield "/camera/K_crop", _mapped(track, "crop").matrix
-    if track.image_space == "source" or (crop is not None and crop.source is not None):
-        yield "/camera/K_source", _mapped(track, "source").matrix
-    if crop is not None:
-        box = crop.bbox
-        yield "/crop/bbox", np.array([box.x_min, box.x_max, box.y_min, box.y_max])
-        yield "/crop/pad", np.array([crop.pad_x, crop.pad_y])
-        yield "/crop/crop_from_source", crop.crop_from_source.matrix
     for name in Flame.__slots__:
         block = getattr(track.flame, name)
         if block is not None:
@@ -230,48 +333,68 @@ def _arrays(track: Track) -> Iterator[tuple[str, NDArray[Any]]]:
         yield "/landmarks/face68", track.landmarks
     if track.dense_landmarks is not None:
         yield "/landmarks/mediapipe478", track.dense_landmarks
-    for name, array in track.native.items():
+    for name, array in sorted(track.native.items()):
         yield f"/native/{name}", array
 
 
-def _record(track: Track) -> str:
-    """Provenance and findings as JSON text."""
-    record = {
-        **asdict(track.provenance),
-        "video": track.video.name if track.video else None,
-        "findings": [asdict(f) for f in track.findings],
-    }
-    return json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False)
-
-
-def _write_images(writer: _Writer, track: Track) -> None:
+def _write_images(writer: _Writer, track: Track, limits: Limits) -> None:
     if track.crop_frames is not None:
-        _write_frames(writer, "crop", track.crop_frames)
-    source = track.source_frames
+        _write_frames(writer, "crop", track.crop_frames, limits)
+    source, video = track.source_frames, None
     if isinstance(source, VideoFrames | BundleVideo):
         # The file itself: exact, and smaller than any re-encoding of its frames.
-        _write_video(writer, Path(source.path))
+        video = Path(source.path if isinstance(source, VideoFrames) else source.file.path)
+        _write_file(writer, "/images/video", video)
     elif source is not None:
-        _write_frames(writer, "source", source)
+        _write_frames(writer, "source", source, limits)
+    sound = None if track.video is None else track.video.locate()
+    if sound is not None and (video is None or not sound.samefile(video)):
+        _write_file(writer, "/images/sound", sound)
 
 
-def _write_frames(writer: _Writer, space: str, frames: Frames) -> None:
+def _write_frames(writer: _Writer, space: str, frames: Frames, limits: Limits) -> None:
     n = len(frames)
+    with ExitStack() as stack:
+        lengths, encoded = _encoded(frames, stack, limits)
 
-    def encoded(index: int) -> bytes:
-        if isinstance(frames, ImageFiles):
-            return read_bytes(frames.paths[index])
-        if isinstance(frames, EncodedFrames):
-            return frames.encoded(index)
-        return encode_image(frames.read(index), ".png")
+        def blobs() -> Iterator[bytes]:
+            for index in range(n):
+                yield encoded(index)
+                writer.progress(f"write {space} images", index + 1, n)
 
-    lengths = [len(encoded(index)) for index in range(n)]
-    writer.put(f"/images/{space}/offsets", np.concatenate([[0], np.cumsum(lengths)]))
-    writer.put_blobs(f"/images/{space}/data", sum(lengths), (encoded(i) for i in range(n)))
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        writer.put(f"/images/{space}/offsets", offsets)
+        writer.put_blobs(f"/images/{space}/data", int(offsets[-1]), blobs())
+        writer.size(f"/images/{space}/data@image_size", frames.size)
 
 
-def _write_video(writer: _Writer, path: Path) -> None:
-    with os.fdopen(open_regular(path), "rb") as stream:
+def _encoded(
+    frames: Frames, stack: ExitStack, limits: Limits
+) -> tuple[list[int], Callable[[int], bytes]]:
+    """Return the lengths of the encoded images, and a function that gives each of them."""
+    if isinstance(frames, EncodedFrames):
+        return np.diff(frames.offsets).tolist(), frames.encoded
+    if isinstance(frames, ImageFiles):
+        paths = frames.paths
+        return [_file_size(p) for p in paths], lambda index: read_bytes(paths[index], limits)
+    # Encoding twice would cost more than writing twice.
+    spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    lengths = [
+        spool.write(encode_image(image, ".png")) for image in frames.stream(range(len(frames)))
+    ]
+    spool.seek(0)
+    return lengths, lambda index: spool.read(lengths[index])
+
+
+def _file_size(path: Path) -> int:
+    descriptor = open_regular(path)
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(writer: _Writer, path: str, file: Path) -> None:
+    with os.fdopen(open_regular(file), "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        blocks = iter(lambda: stream.read(_CHUNK_BYTES), b"")
-        writer.put_blobs("/images/video", size, blocks)
+        writer.put_blobs(path, size, iter(lambda: stream.read(_CHUNK_BYTES), b""))

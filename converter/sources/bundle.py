@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from converter.bundle.schema import MAGIC, SUFFIXES
 from converter.errors import ConventionError, FormatError, MissingInputError
 from converter.registry import ReadOptions
-from converter.track import Frames, Track
-
-_MAGIC = b"\x89HDF\r\n\x1a\n"
+from converter.track import Frames, Track, VideoFile
 
 
 class Bundle:
@@ -22,11 +21,18 @@ class Bundle:
         """Whether the file begins like HDF5 or is named so."""
         if not path.is_file():
             return False
-        with path.open("rb") as stream:
-            return stream.read(8) == _MAGIC or path.suffix.lower() in (".h5", ".hdf5")
+        if path.suffix.lower() in SUFFIXES:
+            return True
+        try:
+            with path.open("rb") as stream:
+                return stream.read(len(MAGIC)) == MAGIC
+        except OSError:
+            return False
 
     def read(self, path: Path, options: ReadOptions) -> Track:
         """Read a bundle; ``options.source`` supplies source frames that it does not hold.
+
+        Without it, what the bundle holds is the track, unchanged.
 
         Raises
         ------
@@ -36,8 +42,6 @@ class Bundle:
         """
         from converter.bundle.read import read_bundle
 
-        track = read_bundle(path, options.limits)
-        track.require_consistent()
         for option, value in (("--actor", options.actor), ("--bbox", options.bbox),
                               ("--begin-frames", options.begin_frames)):  # fmt: skip
             if value is not None:
@@ -47,9 +51,33 @@ class Bundle:
                     f"the bundle {path}",
                     "A bundle holds these facts; convert the track again.",
                 )
-        if options.source is None:
-            return track
-        return replace(track, source_frames=_source_frames(track, options.source, options))
+        track = read_bundle(path, options.limits)
+        if options.fps is not None:
+            track = replace(track, fps=options.fps)
+        return track if options.source is None else _with_source(track, options.source, options)
+
+
+def _with_source(track: Track, source: Path, options: ReadOptions) -> Track:
+    """Return the track with other source frames, and their size where it was not known."""
+    frames = _source_frames(track, source, options)
+    crop, where = track.crop, f"{source}"
+    if crop is not None and crop.source is not None and frames.size != crop.source:
+        raise ConventionError(
+            where, f"{crop.source} frames", f"{frames.size}", "Is it the video that was tracked?"
+        )
+    if crop is not None and crop.source is None:
+        # The tracker's slices end one pixel before the border; without frames nobody knew it.
+        if crop.bbox.clamped(frames.size) != crop.bbox:
+            raise ConventionError(
+                where,
+                f"frames that hold the bbox {crop.bbox}",
+                f"{frames.size}",
+                "Convert the track again with --source.",
+            )
+        crop = replace(crop, source=frames.size)
+    video = VideoFile(source.name, lambda: source) if source.is_file() else track.video
+    found = replace(track, source_frames=frames, crop=crop, video=video)
+    return found.with_findings((), [f"source frames taken from {source.name}"])
 
 
 def _source_frames(track: Track, source: Path, options: ReadOptions) -> Frames:
@@ -59,21 +87,19 @@ def _source_frames(track: Track, source: Path, options: ReadOptions) -> Frames:
     if not source.exists():
         raise MissingInputError(source, "what --source names", "nothing")
     if track.source_indices is None:
-        raise MissingInputError(track.name, "the position of frames in the video", "none")
+        raise MissingInputError(
+            track.name,
+            "the position of each frame in the video",
+            "none",
+            "Convert the track again, with the tracker's images beside it.",
+        )
     indices = [int(i) for i in track.source_indices]
-    frames: Frames
     if source.is_file():
-        frames = VideoFrames(source, options.fps or track.fps, indices)
-    else:
-        files = list_images(source)
-        if indices[-1] >= len(files):
-            raise MissingInputError(source, f"{indices[-1] + 1} images", f"{len(files)}")
-        frames = ImageFiles.of([files[i] for i in indices], options.limits)
-    expected = None if track.crop is None else track.crop.source
-    if expected is not None and frames.size != expected:
-        raise ConventionError(source, f"{expected} frames", f"{frames.size}",
-                              "Is it the video that was tracked?")  # fmt: skip
-    return frames
+        return VideoFrames(source, track.fps, indices, options.limits)
+    files = list_images(source)
+    if max(indices) >= len(files):
+        raise MissingInputError(source, f"{max(indices) + 1} images", f"{len(files)}")
+    return ImageFiles.of([files[i] for i in indices], options.limits)
 
 
 SOURCE = Bundle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +31,11 @@ class Bundle:
     options = Options
 
     def require(self, track: Track, options: Any) -> None:
-        """Accept every consistent track."""
+        """Accept every consistent track whose every part the schema has a place for."""
+        from converter.bundle.write import require_places
+
         track.require_consistent()
+        require_places(track)
 
     def write(
         self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
@@ -48,11 +52,13 @@ class Bundle:
             progress=progress,
         )
         size = out.stat().st_size
+        holds_source = options.with_images and track.source_frames is not None
         return Written(
             path=out,
             summary=(f"{len(track)} frames, {size / 1e6:.1f} MB",),
-            next_command=f"convert {out} --to gaussiantalker -o OUT"
-            + ("" if options.with_images else " --source DIR_OR_VIDEO"),
+            findings=_lacking(track, out) if options.with_images else (),
+            next_command=f"convert {shlex.quote(str(out))} --to gaussiantalker -o OUT"
+            + ("" if holds_source else " --source DIR_OR_VIDEO"),
             facts={"n_frames": len(track), "n_bytes": size},
         )
 
@@ -61,6 +67,18 @@ class Bundle:
         from converter.bundle.read import check_bundle
 
         return check_bundle(out)
+
+
+def _lacking(track: Track, out: Path) -> tuple[Finding, ...]:
+    """Say which images were asked for and are not there."""
+    images = {"crop images": track.crop_frames, "source frames": track.source_frames}
+    lost = " and ".join(name for name, frames in images.items() if frames is None)
+    if not lost:
+        return ()
+    return (
+        Finding("images-missing", "warning", str(out), f"it holds no {lost}: the track has none.",
+                fix="Give --source DIR_OR_VIDEO, or --actor DIR."),
+    )  # fmt: skip
 
 
 TARGET = Bundle()
