@@ -200,3 +200,58 @@ def _absent(path: Path) -> tuple[str, str, str]:
         return "a track", "nothing", f"There is no folder {parent}."
     near = difflib.get_close_matches(path.name, names, n=1)
     return "a track", "nothing", f"Did you mean {path.parent / near[0]}?" if near else ""
+
+
+def read_track(path: Path | str, options: ReadOptions | None = None) -> Track:
+    """Read a track from any of its folders, or from a bundle.
+
+    Raises
+    ------
+    UncropError
+        One line that says what is wrong and what to do.
+
+    """
+    return detect_source(Path(path)).read(Path(path), options or ReadOptions())
+
+
+def write_track(
+    track: Track,
+    to: str,
+    out: Path | str,
+    options: Any = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Written:
+    """Write a track as target ``to``, whole or not at all.
+
+    Parameters
+    ----------
+    track
+        The track.
+    to
+        Name of the target, as on the command line.
+    out
+        Folder or file to write.
+    options
+        The target's own options (``converter.registry.target(to).options``); None for defaults.
+    overwrite
+        Replace an earlier output.
+    progress
+        Called as work goes on.
+
+    Raises
+    ------
+    UncropError
+        If the target cannot hold the track, or ``out`` cannot be written.
+
+    """
+    chosen = target(to)
+    own = chosen.options() if options is None else options
+    chosen.require(track, own)
+    return chosen.write(track, Path(out), own, overwrite=overwrite, progress=progress)
+
+
+def check_dataset(to: str, out: Path | str) -> list[Finding]:
+    """Re-read what target ``to`` wrote as its consumer does; returns what is wrong, if anything."""
+    return target(to).check(Path(out))

@@ -15,7 +15,7 @@ from hypothesis import given
 
 from converter import registry
 from converter.errors import MissingInputError, TargetError
-from converter.geometry import PixelAffine, Pose, Size
+from converter.geometry import Intrinsics, PixelAffine, Pose, Size
 from converter.media.images import read_image, read_size
 from converter.media.torchfile import read_torch, write_torch
 from converter.registry import ReadOptions, no_progress
@@ -375,3 +375,30 @@ def test_map_of_landmarks_is_the_map_of_pixels(track: Track) -> None:
     chained = canvas.window.canvas_from_image @ crop.source_from_crop
     assert chained == canvas.canvas_from_crop
     assert isinstance(chained, PixelAffine)
+
+
+def test_a_K_that_varies_gets_one_focal_length_and_a_window_per_frame(
+    track: Track, tmp_path: Path
+) -> None:
+    """Forks keep a K per frame; the canvas absorbs it, so that one focal length serves all."""
+    n = len(track)
+    k = track.intrinsics
+    wobble = np.sin(np.arange(n))
+    varying = replace(
+        track,
+        intrinsics=Intrinsics(
+            k.fx * (1 + 0.01 * wobble), k.fy * (1 + 0.01 * wobble), k.cx + wobble, k.cy, k.size
+        ),
+        crop_frames=None,
+    )
+    out = write(varying, tmp_path / "out", canvas="window")
+    assert [f for f in check_dataset(out) if f.severity == "error"] == []
+    canvas, _ = choose_canvas(varying, Options(canvas="window"))
+    assert track.meshes is not None
+    for index in (0, 7, n - 1):
+        vertices = track.meshes.vertices(index).astype(np.float64)
+        expected = canvas.window.canvas_from_image[index](
+            varying.in_source().project(index, vertices)
+        )
+        direct = canvas.window.intrinsics.project(track.w2c[index](vertices))
+        np.testing.assert_allclose(expected, direct, atol=1e-6)

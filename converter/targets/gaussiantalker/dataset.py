@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def write_dataset(
     """
     with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
         dataset = DatasetFolder(folder)
-        _write_images(plan, dataset, options, progress)
+        write_images(plan, dataset, options, progress)
         aligned = _require_aligned(plan, folder)
         write_bundle(plan.track, folder / RECORD, meshes="mean")
         dataset.add(RECORD)
@@ -73,7 +74,7 @@ def write_dataset(
         summary=tuple(line for line in (_canvas_line(plan), aligned, *summary) if line),
         findings=plan.findings,
         missing=tuple(_missing(plan, out, has_sound)),
-        next_command=f"python train.py -s {out} --model_path output/{plan.track.name} "
+        next_command=f"python train.py -s {quote(str(out))} --model_path output/{plan.track.name} "
         "--configs arguments/64_dim_1_transformer.py",
         facts={"n_frames": len(plan.positions), "size": str(plan.canvas.size),
                "focal_px": plan.canvas.focal, "canvas": plan.canvas.kind},
@@ -83,7 +84,7 @@ def write_dataset(
 # --- images -----------------------------------------------------------------------------------
 
 
-def _write_images(plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress) -> None:
+def write_images(plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress) -> None:
     """Write every per-frame file."""
     canvas = plan.canvas
     background = _background(plan, options)
@@ -341,15 +342,16 @@ def _affine_numbers(affine: PixelAffine) -> list[Any]:
 
 def _missing(plan: Plan, out: Path, has_sound: bool) -> Iterator[Missing]:
     """What GaussianTalker wants and nothing here can derive, in the order in which to make it."""
-    process = f"python data_utils/process.py {out}/{plan.track.name}.mp4 --task"
+    folder = quote(str(out))
+    process = f"python data_utils/process.py {folder}/{plan.track.name}.mp4 --task"
     if plan.audio_features is None:
-        sound = f"{out}/aud.wav"
+        sound = f"{folder}/aud.wav"
         if not has_sound:
             yield Missing("aud.wav", "sound", f"ffmpeg -i VIDEO_WITH_SOUND -ar 16000 -ac 1 {sound}")
         yield Missing(
             "aud_ds.npy", "DeepSpeech features of the sound",
             f"python data_utils/deepspeech_features/extract_ds_features.py --input {sound} "
-            f"&& mv {out}/aud.npy {out}/aud_ds.npy",
+            f"&& mv {folder}/aud.npy {folder}/aud_ds.npy",
         )  # fmt: skip
     if plan.parsing is None:
         yield Missing("parsing/", "face parsing; the loss looks at its head pixels",
