@@ -128,7 +128,7 @@ class Target(Protocol):
     def write(
         self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
     ) -> Written:
-        """Write the dataset whole or not at all; raises UncropError."""
+        """Write the dataset whole or not at all; raises what `require` does before it begins."""
 
     def check(self, out: Path) -> list[Finding]:
         """Re-read a written dataset as its consumer does, and reproject."""
@@ -248,7 +248,6 @@ def write_track(
     """
     chosen = target(to)
     own = chosen.options() if options is None else options
-    chosen.require(track, own)
     return chosen.write(track, Path(out), own, overwrite=overwrite, progress=progress)
 
 

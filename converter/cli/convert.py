@@ -70,8 +70,8 @@ def run(arguments: list[str]) -> int:
         )
         reporter.steps(track.provenance.steps)
         reporter.findings(track.findings)
-        target.require(track, options)
         if command.dry_run:
+            target.require(track, options)
             written = Written(command.out, ("dry run: everything needed is there",))
         else:
             written = target.write(
