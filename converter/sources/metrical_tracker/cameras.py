@@ -128,16 +128,16 @@ def _intrinsics(
 
 
 def _one_img_size(payloads: list[FramePayload]) -> Size | None:
-    first = payloads[0].img_size
-    other = next((p for p in payloads if p.img_size != first), None)
+    stating = [p for p in payloads if p.img_size is not None]
+    other = next((p for p in stating if p.img_size != stating[0].img_size), None)
     if other is not None:
         raise ConventionError(
             f"{other.path}: img_size",
-            f"{first}, as in {payloads[0].path.name}",
+            f"{stating[0].img_size}, as in {stating[0].path.name}",
             f"{other.img_size}",
             "Frames of two different runs are in this folder; separate them.",
         )
-    return first
+    return stating[0].img_size if stating else None
 
 
 def _check_img_size(

@@ -22,6 +22,7 @@ from converter.track import Image
 # a person who sits still: an image has to be this much nearer than the ones beside it.
 _SAME_GREY_LEVELS = 3.0
 _NEARER = 0.7
+_MUCH_NEARER = 0.5
 _N_SAMPLES = 5
 _N_EARLY = 30
 _MAX_DECODED = 64
@@ -177,26 +178,25 @@ def _torn(
     matcher: _Matcher, samples: Sequence[int], offset: int, images: Images
 ) -> ConventionError:
     """No offset fits all samples: say where it changes, as it does where an image is missing."""
-    for before, frame in zip(samples, samples[1:], strict=False):
-        if matcher.all_fit([frame], offset):
-            continue
+    off = [frame for frame in samples if not matcher.all_fit([frame], offset)]
+    for frame in off:
         other = matcher.offset_of(frame, _around(offset, _TORN))
-        if other is not None:
-            what = "missing" if other < offset else "additional"
+        if other is not None and other != offset:
+            what = "missing" if other < offset else "too many"
             return ConventionError(
                 images.origin,
-                f"images in step with the frames (offset {offset})",
-                f"offset {other} from somewhere between frames {before:05d} and {frame:05d} on: "
-                f"{abs(other - offset)} images are {what}",
+                f"images in step with the frames (begin_frames {offset})",
+                f"begin_frames {other} at frame {frame:05d}: "
+                f"{abs(other - offset)} of the images are {what}",
                 "Restore the folder as it was tracked.",
             )
-        return ConventionError(
-            images.origin,
-            f"the image of frame {frame:05d} (offset {offset} from frame {samples[0]:05d} on)",
-            "none like it near there",
-            _WRONG_FOLDERS,
-        )
-    return ConventionError(images.origin, "one offset for all frames", "none", _WRONG_FOLDERS)
+    frame = off[0] if off else samples[0]
+    return ConventionError(
+        images.origin,
+        f"the image of frame {frame:05d}, number {frame + offset + 1} of {images.count}",
+        "another picture there",
+        "Is one of the images missing, or changed? Restore the folder as it was tracked.",
+    )
 
 
 class _Matcher:
@@ -220,13 +220,18 @@ class _Matcher:
         return None if best is None else best[1]
 
     def all_fit(self, samples: Sequence[int], offset: int) -> bool:
-        """Whether every frame is its image, and no neighbour of that image is nearer."""
-        for frame in samples:
-            here = self._difference(frame, frame + offset)
-            if here > _SAME_GREY_LEVELS:
-                return False
-            beside = [self._difference(frame, frame + offset + step) for step in (-1, 1)]
-            if min(beside) < _NEARER * here:
+        """Whether every frame is its image, and no neighbour of that image is nearer.
+
+        Where some equal their images to the bit, the others have to be much nearer than the
+        neighbours: else their images are missing, and what is there is another frame.
+        """
+        differences = [self._difference(frame, frame + offset) for frame in samples]
+        if max(differences) > _SAME_GREY_LEVELS:
+            return False
+        nearer = _MUCH_NEARER if min(differences) == 0 else 1 / _NEARER
+        for frame, here in zip(samples, differences, strict=True):
+            beside = (self._difference(frame, frame + offset + step) for step in (-1, 1))
+            if here > 0 and here > nearer * min(beside):
                 return False
         return True
 

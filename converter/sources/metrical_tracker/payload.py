@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from converter.errors import ConventionError, FormatError
 from converter.geometry.pixels import Floats, Size
 from converter.media.limits import Limits
-from converter.media.torchfile import read_torch
+from converter.media.torchfile import TorchFile, read_torch
 
 _FLAME_SHAPES: dict[str, tuple[int | None, ...]] = {
     "exp": (None,),
@@ -28,6 +28,7 @@ _FLAME_SHAPES: dict[str, tuple[int | None, ...]] = {
     "eyelids": (2,),
     "jaw": (6,),
 }
+_CAMERA_KEYS = frozenset(("R", "t", "fl", "pp"))
 _KNOWN_FLAME = frozenset(_FLAME_SHAPES)
 _LARGEST = 1e9
 _FOREIGN = "Was this written by metrical-tracker?"
@@ -103,7 +104,11 @@ def read_frame(path: Path, limits: Limits) -> FramePayload:
         If a number cannot be what the format says.
 
     """
-    stored = read_torch(path, limits)
+    return frame_from(read_torch(path, limits), path)
+
+
+def frame_from(stored: TorchFile, path: Path) -> FramePayload:
+    """Return what the file at ``path`` holds, once it is read; raises as `read_frame`."""
     content = _mapping(stored.content, path, "the file")
     if "sparse_frame" in content or "dense_frame" in content:
         raise FormatError(
@@ -135,15 +140,15 @@ def read_frame(path: Path, limits: Limits) -> FramePayload:
 
 def _require_finite(payload: FramePayload) -> None:
     """Refuse NaN, infinity, and numbers whose sums and products could overflow."""
-    blocks = {"opencv.K": payload.K, "opencv.R": payload.R, "opencv.t": payload.t}
-    blocks |= {f"flame.{name}": block for name, block in payload.flame.items()}
+    blocks = [payload.K, payload.R, payload.t, *payload.flame.values()]
     if (camera := payload.camera) is not None:
-        blocks |= {"camera.R": camera.R6, "camera.t": camera.t, "camera.pp": camera.pp}
-        blocks["camera.fl"] = np.array([camera.fl])
+        blocks += [camera.R6, camera.t, np.array([camera.fl]), camera.pp]
     # All at once: one call per block would cost as much as reading the file.
-    if np.abs(np.concatenate([b.ravel() for b in blocks.values()])).max() <= _LARGEST:
+    if np.abs(np.concatenate(blocks, axis=None)).max() <= _LARGEST:
         return
-    for name, block in blocks.items():
+    names = ["opencv.K", "opencv.R", "opencv.t", *(f"flame.{name}" for name in payload.flame)]
+    names += ["camera.R", "camera.t", "camera.fl", "camera.pp"][: len(blocks) - len(names)]
+    for name, block in zip(names, blocks, strict=True):
         finite = bool(np.isfinite(block).all())
         if not finite or np.abs(block).max(initial=0.0) > _LARGEST:
             raise ConventionError(
@@ -176,7 +181,9 @@ def _numbers(block: dict[Any, Any], path: Path, name: str, shape: tuple[int | No
     if array.dtype.kind not in "fiu":
         found = f"{array.dtype.name} numbers" if array.dtype.kind in "bc" else _kind(stored)
         raise FormatError(f"{path}: {name}", _layout(shape), found, _FOREIGN)
-    if array.shape[1:] == shape and array.shape[0] == 1:
+    inner = array.shape[1:]
+    fits = inner == shape or (shape == (None,) and len(inner) == 1 and inner != (1,))
+    if fits and array.shape[0] == 1:
         array = array[0]
     elif array.shape != shape:
         array = _reshaped(array, path, name, shape)
@@ -191,7 +198,7 @@ def _reshaped(
     wanted = tuple(n for n in shape if n != 1)
     if len(kept) == len(wanted) and all(n in (None, m) for n, m in zip(wanted, kept, strict=True)):
         return array.reshape(kept or (1,))
-    if name.startswith("opencv.") and array.ndim == len(shape) + 1:
+    if name.startswith("opencv.") and array.shape[1:] == shape:
         raise ConventionError(
             f"{path}: {name}",
             _layout(shape),
@@ -213,7 +220,7 @@ def _kind(value: object) -> str:
 
 def _camera(content: dict[Any, Any], path: Path) -> CameraBlock | None:
     block = content.get("camera")
-    if not isinstance(block, dict) or not {"R", "t", "fl", "pp"} <= set(block):
+    if not isinstance(block, dict) or not block.keys() >= _CAMERA_KEYS:
         return None
     return CameraBlock(
         _numbers(block, path, "camera.R", (6,)),

@@ -34,6 +34,7 @@ from converter.media.images import (
 )
 from converter.media.limits import Limits
 from converter.media.meshes import MeshFiles
+from converter.media.torch_series import TorchSeries
 from converter.media.torchfile import read_torch
 from converter.media.video import VideoFrames
 from converter.registry import ReadOptions
@@ -46,7 +47,7 @@ from converter.sources.metrical_tracker.cameras import (
 from converter.sources.metrical_tracker.evidence import landmark_residuals, settle_image_space
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
 from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
-from converter.sources.metrical_tracker.payload import FramePayload, read_frame
+from converter.sources.metrical_tracker.payload import FramePayload, frame_from, read_frame
 from converter.track import Flame, Frames, InputFile, Provenance, Track, VideoFile
 
 _DEFAULT_FPS = 25.0
@@ -118,6 +119,8 @@ class _Reader:
     options: ReadOptions
     findings: list[Finding] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    hashes: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
+    """SHA-256 and size of each .frame, if they are wanted."""
 
     def read(self) -> Track:
         self._check_options()
@@ -155,9 +158,10 @@ class _Reader:
     def _payloads(self) -> list[FramePayload]:
         paths = self._frame_paths()
         payloads, damaged = [], []
+        series = TorchSeries(self.options.limits)
         for index, path in enumerate(paths):
             try:
-                payloads.append(_checked_id(read_frame(path, self.options.limits)))
+                payloads.append(self._payload(path, series))
             except UncropError as error:
                 if not self.options.skip_damaged or isinstance(error, UnsafeFileError):
                     raise
@@ -174,6 +178,12 @@ class _Reader:
             )  # fmt: skip
         self._note_variants(payloads)
         return self._without_leftovers(payloads)
+
+    def _payload(self, path: Path, series: TorchSeries) -> FramePayload:
+        data = read_bytes(path, self.options.limits)
+        if self.options.hash_inputs:
+            self.hashes[path] = hashlib.sha256(data).digest(), len(data)
+        return _checked_id(frame_from(series.parse(data, path), path))
 
     def _frame_paths(self) -> list[Path]:
         found = sorted(self.folders.checkpoint.glob("*.frame"))
@@ -640,9 +650,9 @@ class _Reader:
             return ()
         together, n_bytes = hashlib.sha256(), 0
         for payload in payloads:
-            data = read_bytes(payload.path, self.options.limits)
-            together.update(payload.path.name.encode() + hashlib.sha256(data).digest())
-            n_bytes += len(data)
+            digest, size = self.hashes[payload.path]
+            together.update(payload.path.name.encode() + digest)
+            n_bytes += size
         frames = InputFile(f"checkpoint/*.frame ({len(payloads)} files)", n_bytes,
                            together.hexdigest())  # fmt: skip
         single = [self.folders.bbox, self.folders.config.path, self.folders.video]
