@@ -53,11 +53,17 @@ class Reporter:
             self._tasks[stage] = self._bars.add_task(stage, total=total)
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
+    def _say(self, text: str = "", style: str = "") -> None:
+        """Print a line to standard output, above the bars if both share a terminal."""
+        shared = self._bars is not None and sys.stdout.isatty()
+        console = self._err if shared else self._out
+        console.print(text, markup=False, style=style)
+
     def steps(self, steps: Sequence[str]) -> None:
         """Say what was found out while reading."""
         if not self._quiet and not self._json:
             for step in steps:
-                self._out.print(step, markup=False)
+                self._say(step)
 
     def findings(self, findings: Sequence[Finding]) -> None:
         """Warnings and errors go to standard error, one line each."""
@@ -88,17 +94,17 @@ class Reporter:
         if self._quiet or self._json:
             return
         for line in written.summary:
-            self._out.print(line, markup=False)
+            self._say(line)
         if not wrote:
             return
-        self._out.print(f"wrote {written.path}", markup=False, style="bold green")
+        self._say(f"wrote {written.path}", "bold green")
         if written.missing:
-            self._out.print("\nStill missing, in this order:")
+            self._say("\nStill missing, in this order:")
             for missing in written.missing:
-                self._out.print(f"  {missing.file}: {missing.purpose}", markup=False)
-                self._out.print(f"      {missing.command}", markup=False, style="dim")
+                self._say(f"  {missing.file}: {missing.purpose}")
+                self._say(f"      {missing.command}", "dim")
         if written.next_command:
-            self._out.print(f"\nNext: {written.next_command}", markup=False)
+            self._say(f"\nNext: {written.next_command}")
 
 
 def _progress(console: Console) -> Progress:
