@@ -133,7 +133,7 @@ def _whole(code: bytes, here: int) -> tuple[int, int]:
         return code[here + 1] | code[here + 2] << 8, here + 3
     if operation == _UINT8:
         return code[here + 1], here + 2
-    if operation != _INT32 or here + 5 > len(code):
+    if operation != _INT32:
         raise IndexError
     return int.from_bytes(code[here + 1 : here + 5], "little", signed=True), here + 5
 
@@ -246,7 +246,7 @@ def _add_array(vm: _Learner, here: int, end: int) -> bool:
     """Perform the operations up to BUILD on numbers that are not looked at."""
     _, shape, dtype, fortran, _ = vm.stack
     n_bytes = vm.count(shape) * dtype.itemsize
-    if not n_bytes or not dtype.isnative or dtype.kind == "b":
+    if not dtype.isnative or dtype.kind == "b":
         return False  # booleans: 0 and 1 only, which the interpreter checks
     slot = vm.slot(here, end, True)
     extents = shape[::-1] if fortran else shape

@@ -134,9 +134,7 @@ class _ZipLayout:
     end: int
 
     def taken(self, data: bytes) -> tuple[str, bytes] | None:
-        """Stem and stream of a file of this layout; None for any other file."""
-        if len(data) != self.fields.size:
-            return None
+        """Stem and stream of a file of this layout; None for any other file of the same size."""
         fields = self.fields.unpack(data)
         if self.literals_of(fields) != self.literals:
             return None

@@ -487,6 +487,17 @@ def test_the_shortcut_for_usual_arrays_keeps_the_text() -> None:
     assert content[2] == "a"  # type: ignore[index, call-overload]
 
 
+def test_the_shortcut_for_usual_arrays_keeps_all_that_it_stores() -> None:
+    """Recalled or not, later operations find what the single operations would have stored."""
+    stream, second = two_arrays()
+    shape = stream[second:].index(b"K\3\x85") + second + 4
+    for at, wanted in ((second + 8, (0,)), (shape, (3,))):
+        assert stream[at - 1 : at] == b"q"
+        recalled = stream[:-2] + b"h" + stream[at : at + 1] + b"e."
+        content = parse_torch(in_zip(recalled), "x").content
+        assert content[2] == wanted  # type: ignore[index]
+
+
 @pytest.mark.parametrize("key", STREAMS)
 def test_a_hostile_stream_is_refused(key: str) -> None:
     stream = stream_of(STREAMS[key])
