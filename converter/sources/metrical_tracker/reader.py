@@ -58,6 +58,7 @@ _BBOX_REMEDY = "Is it the tracker's own bbox.pt?"
 _SAME_GREY_LEVELS = 3.0
 # Measured: 0.62 one frame off, where the head moves 0.7 px per frame (spec, 3.10).
 _LAG_RATIO = 0.8
+_CONSTANT_RELATIVE = 1e-6
 _N_DENSE_LANDMARKS = 478
 
 
@@ -177,7 +178,9 @@ class _Reader:
                 f"none of {len(paths)}; {paths[0].name}: {damaged[0][1].found}",
             )  # fmt: skip
         self._note_variants(payloads)
-        return self._without_leftovers(payloads)
+        kept = self._without_leftovers(payloads)
+        self.findings += _flame_findings(kept)
+        return kept
 
     def _payload(self, path: Path, series: TorchSeries) -> FramePayload:
         data = read_bytes(path, self.options.limits)
@@ -696,12 +699,14 @@ def _stacked(payloads: list[FramePayload], block: str) -> Floats | None:
     values = [p.flame[block] for p in payloads if block in p.flame]
     if len(values) != len(payloads):
         return None
-    if len({v.shape for v in values}) != 1:
-        sizes = sorted({v.shape for v in values})
+    other = next((p for p in payloads if p.flame[block].shape != values[0].shape), None)
+    if other is not None:
         raise ConventionError(
-            f"flame.{block}", "one size in all frames", f"{sizes}",
+            f"{other.path}: flame.{block}",
+            f"{values[0].size} numbers, as in {payloads[0].path.name}",
+            f"{other.flame[block].size}",
             "Frames of two different runs are in this folder; separate them.",
-        )  # fmt: skip
+        )
     return np.stack(values)
 
 
@@ -716,6 +721,30 @@ def _flame(payloads: list[FramePayload]) -> Flame:
         eyelids=_stacked(payloads, "eyelids"),
         light=_stacked(payloads, "sh"),
     )
+
+
+def _flame_findings(payloads: list[FramePayload]) -> list[Finding]:
+    """What `_flame` cannot keep: blocks that some frames lack, constants that are not constant."""
+    findings = []
+    for block in sorted({name for p in payloads for name in p.flame}):
+        n_frames = sum(block in p.flame for p in payloads)
+        if n_frames < len(payloads):
+            findings.append(
+                Finding("flame-partial", "warning", f"flame.{block}",
+                        f"is there in {n_frames} of {len(payloads)} frames only.",
+                        fix="It is left out.")
+            )  # fmt: skip
+        elif block in ("shape", "tex"):
+            stacked = np.stack([p.flame[block] for p in payloads])
+            spread = float(np.max(np.abs(stacked - stacked[0]), initial=0.0))
+            limit = _CONSTANT_RELATIVE * float(np.max(np.abs(stacked), initial=0.0))
+            if spread > limit:
+                findings.append(
+                    Finding("flame-varies", "warning", f"flame.{block}", "differs between frames; "
+                            "the tracker keeps it for a whole track.", spread, limit,
+                            fix="The first frame's is kept. Were two runs mixed in one folder?")
+                )  # fmt: skip
+    return findings
 
 
 def _native(payloads: list[FramePayload]) -> dict[str, NDArray[Any]]:
