@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 _EXIF_ORIENTATION = 0x0112
+_BAND_ROWS = 64
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -225,12 +226,19 @@ def _shift(image: Image, tx: float, ty: float, size: Size) -> Image:
     x, y = math.floor(-tx + 1e-9), math.floor(-ty + 1e-9)
     fraction_x, fraction_y = max(-tx - x, 0.0), max(-ty - y, 0.0)
     if fraction_x < 1e-9 and fraction_y < 1e-9:
-        return _cut(image, x, y, size)
+        return np.ascontiguousarray(_cut(image, x, y, size))
     region = _cut(image, x - 1, y - 1, Size(size.width + 3, size.height + 3))
-    filtered = cv2.sepFilter2D(
-        region, -1, _bicubic_taps(fraction_x), _bicubic_taps(fraction_y), anchor=(1, 1)
-    )
-    return np.ascontiguousarray(filtered[1 : 1 + size.height, 1 : 1 + size.width])
+    taps = _bicubic_taps(fraction_x), _bicubic_taps(fraction_y)
+    shifted = np.empty((*size.shape, 3), np.uint8)
+    # OpenCV filters uint8 to uint8 without vector instructions, to float32 with them; bands of
+    # rows keep the float32 inside the processor's cache. Together 2.5 times as fast.
+    for top in range(0, size.height, _BAND_ROWS):
+        bottom = min(top + _BAND_ROWS, size.height)
+        band = cv2.sepFilter2D(region[top : bottom + 3], cv2.CV_32F, *taps, anchor=(1, 1))
+        band = band[1 : 1 + bottom - top, 1 : 1 + size.width]
+        positive = cv2.threshold(band, 0, 0, cv2.THRESH_TOZERO)[1]
+        cv2.convertScaleAbs(positive, dst=shifted[top:bottom])  # rounds, and saturates at 255
+    return shifted
 
 
 def _rescale(image: Image, a: PixelAffine, size: Size) -> Image:
@@ -260,7 +268,7 @@ def _cut(image: Image, x: int, y: int, size: Size) -> Image:
         min(max(x, 0), width - 1) : max(min(right, width), 1),
     ]
     if inner.shape[:2] == size.shape:
-        return np.ascontiguousarray(inner)
+        return inner
     left, top = min(max(-x, 0), size.width - 1), min(max(-y, 0), size.height - 1)
     return np.asarray(
         cv2.copyMakeBorder(

@@ -191,7 +191,8 @@ class _Reader:
     def _frame_paths(self) -> list[Path]:
         found = sorted(self.folders.checkpoint.glob("*.frame"))
         paths = [p for p in found if re.fullmatch(r"\d{1,12}", p.stem, re.ASCII)]
-        stray = [p.name for p in found if p not in set(paths)]
+        known = set(paths)
+        stray = [p.name for p in found if p not in known]
         if not paths:
             if len(found) == 1:
                 read_frame(found[0], self.options.limits)  # its error names the variant
