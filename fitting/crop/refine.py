@@ -1,0 +1,426 @@
+"""From an estimate to the integers: re-render the crop, compare locally, step on whole pixels.
+
+Crops are compared by normalised correlation in blocks, so that gain, gamma and replaced backgrounds
+do not move the answer; blocks that disagree (mattes, occluders) are left out. Correlation is made
+linear in the four edges of the mapping by rendering it one pixel to either side, which gives a
+Gauss-Newton step of the tracker's own forward model; it ends on whole pixels, and every neighbour
+on the lattice is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.geometry.pixels import Floats, Size
+from fitting.crop.mapping import Grey, Mapping, render_grey
+
+_BLOCK = 16
+_MAX_BLOCKS = 384
+_AGREES = 0.6
+_COST_LIMIT = 0.6
+_MIN_BLOCKS = 8
+_STEPS = 12
+_CLIMBS = 12
+_RIM = 4
+"""How far, source px, the rim of the padding reaches into the re-render."""
+
+# Columns: x_min, x_max, y_min, y_max as functions of shift x, shift y, side.
+_SQUARE = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1]], np.float64)
+
+Blocks = NDArray[np.float32]
+"""(B, P): the P pixels of B blocks, mean 0, norm 1 (all 0 where there is no texture)."""
+
+
+def to_grey(image: NDArray[np.uint8]) -> Grey:
+    """Luma of a blue-green-red image."""
+    import cv2
+
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How well a crop agrees with its re-render.
+
+    Attributes
+    ----------
+    n_blocks
+        Blocks with texture in both.
+    share
+        Share of them that correlate by more than 0.6.
+    median
+        Median correlation of those.
+
+    """
+
+    n_blocks: int
+    share: float
+    median: float
+
+
+@dataclass(eq=False)
+class Pair:
+    """A crop and the source frame that it may be cut from, as grey images.
+
+    Attributes
+    ----------
+    index, source_index
+        Their positions in their sequences.
+    shrink
+        By how much crop and re-render are shrunk before they are compared: noise averages out.
+
+    """
+
+    crop: Grey
+    source: Grey
+    index: int = 0
+    source_index: int = 0
+    shrink: int = 1
+    _small: Grey = field(init=False)
+    _tiles: Blocks = field(init=False)
+    _std: NDArray[np.float32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._small = _shrunk(self.crop, self.shrink)
+        self._tiles, self._std = _normalised(_tiled(self._small))
+
+    @property
+    def output(self) -> Size:
+        """Size of the crop."""
+        return Size.of(self.crop)
+
+    @property
+    def grid(self) -> Size:
+        """Size of the images compared."""
+        return Size.of(self._small)
+
+    def shrunk(self, shrink: int) -> Pair:
+        """Return the pair compared at another size."""
+        return Pair(self.crop, self.source, self.index, self.source_index, shrink)
+
+    @property
+    def texture_limit(self) -> float:
+        """Standard deviation, grey levels, from which on a block has texture."""
+        return max(0.8, 0.03 * float(np.std(self._small)))
+
+    def render(self, mapping: Mapping) -> Grey:
+        """Re-render the crop, at the size of comparison."""
+        return _shrunk(render_grey(self.source, mapping, self.output), self.shrink)
+
+    def correlations(self, mapping: Mapping) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Correlation of every block, and which blocks have texture in both images."""
+        tiles, std = _normalised(_tiled(self.render(mapping)))
+        limit = self.texture_limit
+        usable = (std > limit) & (self._std > limit) & self._inside(mapping)
+        return _correlation(tiles, self._tiles), usable
+
+    def _inside(self, mapping: Mapping) -> NDArray[np.bool_]:
+        """Blocks that show source pixels only: the rim of the padding is no image content."""
+        output, size = self.grid, mapping.size
+        pads = mapping.pad_needed(Size.of(self.source))
+        keep = []
+        for pad, extent, length in zip(
+            pads, (size.width, size.height), (output.width, output.height), strict=True
+        ):
+            first = np.arange(length // _BLOCK) * _BLOCK
+            rim = (pad + _RIM) * length / extent if pad else 0.0
+            keep.append((first >= rim) & (first + _BLOCK <= length - rim))
+        return np.asarray(np.logical_and.outer(keep[1], keep[0]).ravel(), np.bool_)
+
+    def agreement(self, mapping: Mapping) -> Agreement:
+        """Compare the crop with its re-render."""
+        correlation, textured = self.correlations(mapping)
+        return _agreement(correlation[textured])
+
+    def similarity(self, mapping: Mapping) -> float:
+        """Mean correlation, negative ones as 0, of the blocks in which the crop has texture."""
+        tiles, _ = _normalised(_tiled(self.render(mapping)))
+        usable = (self._std > self.texture_limit) & self._inside(mapping)
+        if not usable.any():
+            return 0.0
+        correlation = _correlation(tiles[usable], self._tiles[usable])
+        return float(np.clip(correlation, 0, None).mean())
+
+    def agreement_with(self, image: Grey) -> Agreement:
+        """Compare the crop with any image of its size."""
+        tiles, std = _normalised(_tiled(_shrunk(image, self.shrink)))
+        textured = (std > self.texture_limit) & (self._std > self.texture_limit)
+        return _agreement(_correlation(tiles, self._tiles)[textured])
+
+    def textured_blocks(self) -> int:
+        """Number of blocks of the crop that have texture."""
+        return int(np.sum(self._std > self.texture_limit))
+
+    def choose(self, mapping: Mapping, agrees: float = _AGREES) -> NDArray[np.int64]:
+        """Numbers of the blocks that agree under ``mapping``, at most 384, evenly spread."""
+        correlation, textured = self.correlations(mapping)
+        chosen = np.flatnonzero(textured & (correlation > agrees))
+        if len(chosen) > _MAX_BLOCKS:
+            chosen = chosen[np.linspace(0, len(chosen) - 1, _MAX_BLOCKS).astype(np.int64)]
+        return chosen
+
+    def blocks(self, mapping: Mapping, chosen: NDArray[np.int64]) -> Blocks:
+        """Chosen blocks of the re-render, normalised."""
+        return _normalised(_tiled(self.render(mapping), chosen))[0]
+
+    def costs(self, mapping: Mapping, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """min(1 - correlation, 0.6) of the chosen blocks."""
+        correlation = _correlation(self.blocks(mapping, chosen), self._tiles[chosen])
+        return np.asarray(np.minimum(1 - correlation, _COST_LIMIT), np.float32)
+
+    def tiles(self, chosen: NDArray[np.int64]) -> Blocks:
+        """Chosen blocks of the crop, normalised."""
+        return np.asarray(self._tiles[chosen], np.float32)
+
+
+def _shrunk(image: Grey, shrink: int) -> Grey:
+    import cv2
+
+    if shrink == 1:
+        return image
+    size = (image.shape[1] // shrink, image.shape[0] // shrink)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _tiled(image: Grey, chosen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    """(B, 256) pixels of the blocks; what is left over at the right and below is not used."""
+    rows, columns = image.shape[0] // _BLOCK, image.shape[1] // _BLOCK
+    whole = image[: rows * _BLOCK, : columns * _BLOCK].reshape(rows, _BLOCK, columns, _BLOCK)
+    if chosen is not None:
+        tiles = whole[chosen // columns, :, chosen % columns]
+    else:
+        tiles = whole.transpose(0, 2, 1, 3)
+    return np.asarray(tiles.reshape(-1, _BLOCK**2), np.float32)
+
+
+def _correlation(a: Blocks, b: Blocks) -> NDArray[np.float32]:
+    return np.asarray(np.einsum("bp,bp->b", a, b), np.float32)
+
+
+def _normalised(tiles: NDArray[np.float32]) -> tuple[Blocks, NDArray[np.float32]]:
+    centred = tiles - tiles.mean(axis=1, keepdims=True)
+    norm = np.sqrt(np.einsum("bp,bp->b", centred, centred))
+    return np.asarray(centred / np.maximum(norm, 1e-3)[:, None], np.float32), norm / _BLOCK
+
+
+def _agreement(correlation: NDArray[np.float32]) -> Agreement:
+    agreeing = correlation[correlation > _AGREES]
+    if not len(agreeing):
+        return Agreement(len(correlation), 0.0, 0.0)
+    share = len(agreeing) / len(correlation)
+    return Agreement(len(correlation), share, float(np.median(agreeing)))
+
+
+# --- continuous: Gauss-Newton -----------------------------------------------------------------
+
+
+def _slopes(
+    pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int
+) -> list[NDArray[np.float32]]:
+    """Change of the chosen blocks per source px of each edge, by central differences."""
+    slopes = []
+    for edge in range(4):
+        unit = [0, 0, 0, 0]
+        unit[edge] = reach
+        up = pair.blocks(base + (unit[0], unit[1], unit[2], unit[3]), chosen)
+        down = pair.blocks(base + (-unit[0], -unit[1], -unit[2], -unit[3]), chosen)
+        slopes.append(np.asarray((up - down) / (2 * reach), np.float32))
+    return slopes
+
+
+def _solve(J: NDArray[np.float32], here: Blocks, target: Blocks) -> Floats:
+    """Least squares of J x = target - here, blocks weighted by their correlation; J is (B, P, n).
+
+    Both sides are normalised blocks, so that gain and offset of each block drop out.
+    """
+    weight = np.clip(_correlation(here, target) - 0.2, 0, None)
+    weighted = J * weight[:, None, None]
+    n = J.shape[2]
+    normal = weighted.reshape(-1, n).T @ J.reshape(-1, n)
+    gradient = weighted.reshape(-1, n).T @ (target - here).ravel()
+    solution: Floats = np.linalg.lstsq(
+        normal.astype(np.float64), gradient.astype(np.float64), rcond=1e-10
+    )[0]
+    return solution
+
+
+def _square_step(pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int) -> Floats:
+    """One Gauss-Newton step from ``base`` that keeps the rectangle square: change of the edges."""
+    J = np.stack(_slopes(pair, base, chosen, reach), axis=2) @ _SQUARE.astype(np.float32)
+    return _SQUARE @ _solve(J, pair.blocks(base, chosen), pair.tiles(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """What a lattice point leaves unexplained, when edges and rotation are free.
+
+    Attributes
+    ----------
+    edges
+        How far the best real edges lie from the whole ones, source px.
+    angle_deg
+        Rotation of the crop against the source.
+    corner_px
+        How far that rotation moves a corner of the crop, crop px.
+
+    """
+
+    edges: Floats
+    angle_deg: float
+    corner_px: float
+
+
+def residual(pairs: Sequence[Pair], mapping: Mapping) -> Residual | None:
+    """Fit the four edges and a rotation around ``mapping``; None where too little agrees."""
+    solutions = []
+    for pair in pairs:
+        chosen = pair.choose(mapping)
+        if len(chosen) >= _MIN_BLOCKS:
+            solutions.append(_free_step(pair, mapping, chosen))
+    if not solutions:
+        return None
+    median = np.median(solutions, axis=0)
+    corner = abs(median[4]) * np.hypot(*pairs[0].crop.shape) / 2
+    return Residual(median[:4], float(np.degrees(median[4])), float(corner))
+
+
+def _free_step(pair: Pair, mapping: Mapping, chosen: NDArray[np.int64]) -> Floats:
+    slopes = _slopes(pair, mapping, chosen, 1)
+    width, height = mapping.size.width, mapping.size.height
+    across = pair.grid.width // _BLOCK
+    inner = np.arange(_BLOCK**2)
+    # Place of every pixel against the centre of the rectangle, source px.
+    x = (chosen % across * _BLOCK)[:, None] + (inner % _BLOCK)[None, :] + 0.5
+    y = (chosen // across * _BLOCK)[:, None] + (inner // _BLOCK)[None, :] + 0.5
+    x = (x / pair.grid.width - 0.5) * width
+    y = (y / pair.grid.height - 0.5) * height
+    turn = (slopes[2] + slopes[3]) * x - (slopes[0] + slopes[1]) * y
+    J = np.stack([*slopes, turn.astype(np.float32)], axis=2)
+    return _solve(J, pair.blocks(mapping, chosen), pair.tiles(chosen))
+
+
+def descend(pair: Pair, edges: Floats) -> tuple[Mapping, Floats] | None:
+    """Follow Gauss-Newton steps from an estimate until they stay on one lattice point.
+
+    Returns
+    -------
+    The mapping, and the four edges as real numbers; None where nothing agrees.
+
+    """
+    side = edges[1] - edges[0]
+    coarse = max(1, round(side / pair.grid.width))
+    seen: set[Mapping] = set()
+    for i in range(_STEPS):
+        base = Mapping.rounded(_squared(edges))
+        if min(base.size.width, base.size.height) < 8:
+            return None
+        chosen = pair.choose(base, agrees=0.3 if i < 2 else _AGREES)
+        if len(chosen) < _MIN_BLOCKS:
+            chosen = pair.choose(base, agrees=0.0)
+        if len(chosen) < _MIN_BLOCKS:
+            return None
+        change = _square_step(pair, base, chosen, coarse if i < 3 else 1)
+        limit = 4.0 * coarse
+        edges = base.edges + np.clip(change, -limit, limit)
+        if i >= 2 and (np.all(np.abs(change) < 0.5) or base in seen):
+            return base, edges
+        if i >= 2:
+            seen.add(base)
+    return Mapping.rounded(_squared(edges)), edges
+
+
+def _squared(edges: Floats) -> Floats:
+    """Equal sides after rounding: both extents the mean one."""
+    side = np.rint((edges[1] - edges[0] + edges[3] - edges[2]) / 2)
+    x, y = (edges[0] + edges[1] - side) / 2, (edges[2] + edges[3] - side) / 2
+    x, y = np.rint(x), np.rint(y)
+    return np.array([x, x + side, y, y + side])
+
+
+# --- whole pixels -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The best mapping of its neighbourhood.
+
+    Attributes
+    ----------
+    best, runner_up
+        Mappings; the runner-up is None where the best has no neighbour.
+    gap
+        Cost of the runner-up over that of the best.
+    certainty
+        How many standard errors of the blocks' differences lie between the two.
+    costs
+        Mean cost by mapping, of all that were tried.
+
+    """
+
+    best: Mapping
+    runner_up: Mapping | None
+    gap: float
+    certainty: float
+    costs: dict[Mapping, float]
+
+
+def climb(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None:
+    """Step to the best neighbour until none is better; None where too little agrees."""
+    chosen = [pair.choose(start) for pair in pairs]
+    if sum(map(len, chosen)) < _MIN_BLOCKS:
+        return None
+    tried: dict[Mapping, NDArray[np.float32]] = {}
+
+    def cost(mapping: Mapping) -> float:
+        if mapping not in tried:
+            tried[mapping] = np.concatenate(
+                [pair.costs(mapping, c) for pair, c in zip(pairs, chosen, strict=True)]
+            )
+        return float(tried[mapping].mean())
+
+    best = start if start.is_possible(source) else None
+    for _ in range(_CLIMBS):
+        around = (best or start).neighbours(source)
+        candidates = around if best is None else [best, *around]
+        if not candidates:
+            return None
+        top = min(candidates, key=cost)
+        if top == best:
+            break
+        best = top
+    if best is None:
+        return None
+    others = [m for m in tried if m != best]
+    runner_up = min(others, key=cost) if others else None
+    gap, certainty = np.inf, np.inf
+    if runner_up is not None:
+        difference = tried[runner_up] - tried[best]
+        spread = float(np.std(difference)) / np.sqrt(len(difference))
+        certainty = float(difference.mean()) / max(spread, 1e-9)
+        gap = cost(runner_up) / max(cost(best), 1e-9)
+    return Ranking(best, runner_up, gap, certainty, {m: cost(m) for m in tried})
+
+
+def climb_by_pixels(pair: Pair, start: Mapping, source: Size) -> Mapping:
+    """Step to the neighbour with the smallest mean absolute difference until none is better."""
+    import cv2
+
+    errors: dict[Mapping, float] = {}
+
+    def error(mapping: Mapping) -> float:
+        if mapping not in errors:
+            rendered = render_grey(pair.source, mapping, pair.output)
+            errors[mapping] = float(np.mean(cv2.absdiff(rendered, pair.crop)))
+        return errors[mapping]
+
+    best = start
+    for _ in range(_CLIMBS):
+        top = min([best, *best.neighbours(source)], key=error)
+        if top == best:
+            break
+        best = top
+    return best

@@ -1,0 +1,148 @@
+"""Reading crops and source frames: each once, and only those that are needed."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TypeVar
+
+import numpy as np
+
+from converter.media.files import read_bytes
+from converter.media.images import ImageFiles, decode_image
+from converter.media.parallel import ordered_map
+from converter.track import Frames, Image
+from fitting.crop.certificate import CropImage
+from fitting.crop.mapping import Grey
+from fitting.crop.refine import to_grey
+from fitting.crop.search import Searcher
+
+T = TypeVar("T")
+
+_KEPT = 10
+_BACK = 2
+
+
+def spread(n: int, count: int) -> list[int]:
+    """Up to ``count`` positions out of ``n``, from the first to the last."""
+    if count >= n:
+        return list(range(n))
+    if count == 1:
+        return [n // 2]
+    return [int(i) for i in np.unique(np.linspace(0, n - 1, count).round())]
+
+
+def guess_sources(crops: Frames, sources: Frames) -> list[int]:
+    """Guess each crop's source frame: the same name, else ffmpeg's numbers, else the order."""
+    names = [PurePath(crops.name(i)).stem for i in range(len(crops))]
+    if isinstance(sources, ImageFiles):
+        places = {path.stem: i for i, path in enumerate(sources.paths)}
+        if sum(n in places for n in names) > len(names) // 2:
+            return _filled([places.get(n, -1) for n in names])
+    elif all(re.fullmatch(r"\d{1,12}", n, re.ASCII) for n in names):
+        return [min(max(int(n) - 1, 0), len(sources) - 1) for n in names]
+    if len(crops) <= len(sources):
+        return list(range(len(crops)))
+    scale = (len(sources) - 1) / max(len(crops) - 1, 1)
+    return [round(i * scale) for i in range(len(crops))]
+
+
+def _filled(places: Sequence[int]) -> list[int]:
+    """Replace -1 by the place after the one before."""
+    filled: list[int] = []
+    for place in places:
+        filled.append(place if place >= 0 else (filled[-1] + 1 if filled else 0))
+    return filled
+
+
+class Crops:
+    """Crops with their bytes, where they are files."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self._images: dict[int, CropImage] = {}
+        self._greys: dict[int, Grey] = {}
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def name(self, index: int) -> str:
+        """File name of a crop."""
+        return self.frames.name(index)
+
+    def image(self, index: int) -> CropImage:
+        """Pixels, and the bytes of a jpg."""
+        if index not in self._images:
+            self._images[index] = self._read(index)
+        return self._images[index]
+
+    def _read(self, index: int) -> CropImage:
+        frames = self.frames
+        if not isinstance(frames, ImageFiles):
+            return CropImage(frames.read(index))
+        path = frames.paths[index]
+        if path.suffix.lower() == ".png":
+            return CropImage(frames.read(index))
+        data = read_bytes(path, frames.limits)
+        frames.read(index)  # refuses an image of another size than the others
+        return CropImage.of(decode_image(data, str(path), frames.limits), data)
+
+    def grey(self, index: int) -> Grey:
+        """Luma of a crop."""
+        if index not in self._greys:
+            self._greys[index] = to_grey(self.image(index).pixels)
+        return self._greys[index]
+
+
+class Sources:
+    """Source frames; of a video, those just before are kept, since it is read forwards only."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self._images: OrderedDict[int, Image] = OrderedDict()
+        self._greys: OrderedDict[int, Grey] = OrderedDict()
+        self._searchers: OrderedDict[int, Searcher] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def name(self, index: int) -> str:
+        """Name of a source frame."""
+        return self.frames.name(index)
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Read several frames at once."""
+        wanted = sorted(set(indices) - self._images.keys())
+        if isinstance(self.frames, ImageFiles):
+            for index, image in zip(wanted, ordered_map(self.frames.read, wanted), strict=True):
+                _keep(self._images, index, image)
+            return
+        around = sorted({j for i in wanted for j in range(max(i - _BACK, 0), i + 1)})
+        for index, image in zip(around, self.frames.stream(around), strict=True):
+            _keep(self._images, index, image)
+
+    def image(self, index: int) -> Image:
+        """Pixels of a source frame."""
+        if index not in self._images:
+            self.prefetch([index])
+        return self._images[index]
+
+    def grey(self, index: int) -> Grey:
+        """Luma of a source frame."""
+        if index not in self._greys:
+            _keep(self._greys, index, to_grey(self.image(index)))
+        return self._greys[index]
+
+    def searcher(self, index: int) -> Searcher:
+        """Features of a source frame."""
+        if index not in self._searchers:
+            _keep(self._searchers, index, Searcher(self.grey(index)))
+        return self._searchers[index]
+
+
+def _keep(kept: OrderedDict[int, T], index: int, value: T) -> None:
+    kept[index] = value
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)
