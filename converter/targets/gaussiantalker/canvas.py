@@ -148,7 +148,7 @@ def _crop_canvas(track: Track, size: Size, options: Options) -> Canvas:
             track.name,
             "images: source frames, the video, images/ or output/<name>/input/",
             "none",
-            "Give --actor DIR or --source DIR_OR_VIDEO.",
+            "Give --source DIR_OR_VIDEO or --actor DIR; a bundle has them when written --with-images.",
         )
     return Canvas("crop", "source" if from_source else "crop", frames, located, window,
                   canvas_from_crop)  # fmt: skip
