@@ -425,6 +425,14 @@ def _usual_array(vm: Machine, here: int) -> int:
         and memo.get(code[shape_end + 7]) is ENCODE
         and is_latin1(memo.get(code[text_end + 3]))
         and len(shape) == code[shape_end] - 0x84  # TUPLE1 to TUPLE3
+        # What is recalled is not what these operations themselves have stored before.
+        and {
+            code[here + 6],
+            code[here + 11],
+            code[here + 14],
+            code[shape_end + 2],
+            code[text_end + 1],
+        }.isdisjoint((code[shape_end + 4], code[shape_end + 7], code[text_end + 3]))
     )
     if not usual:
         return 0

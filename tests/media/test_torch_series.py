@@ -313,6 +313,7 @@ def test_numbers_used_again_as_numbers_are_not_learned(second: bytes) -> None:
         (b"K\x04\x85", b"]"),
         (b"h\x04\x89", b"N\x89"),
         (b"h\x04\x89", b"h\x04K\x01"),
+        (b"h\x05", b"h\x05h\x05"),
         (b"h\x05", b"h\x00"),
         (b"h\x05", b"h\x51"),
         (b"q\x14h\x02", b"q\x14h\x00"),
@@ -334,16 +335,20 @@ def test_other_states_of_arrays_are_not_learned(old: bytes, new: bytes) -> None:
 
 def test_numbers_that_name_their_encoding_are_not_learned() -> None:
     array = tailed(b"latin1").replace(b"K\x04\x85", b"K\x06\x85")
-    stream = PREAMBLE + array.replace(b"q\x14h\x02", b"q\x14h\x14") + b"u."
-    assert_equal_outcome(TorchSeries(), in_zip(stream))
+    stream = PREAMBLE + array.replace(b"q\x14h\x02", b"q\x02h\x02") + b"u."
+    parse_torch(in_zip(stream), "x")
+    other = PREAMBLE + array.replace(b"latin1q\x14h\x02", b"cp1252q\x02h\x02") + b"u."
     series = TorchSeries()
-    for text in (b"latin1", b"cp1252"):
-        assert_equal_outcome(series, in_zip(stream.replace(b"latin1q\x14", text + b"q\x14")))
+    for code in (stream, other):
+        assert_equal_outcome(series, in_zip(code))
+    with pytest.raises(Unsafe, match="another encoding"):
+        series.parse(in_zip(other), "x")
 
 
 def test_an_array_with_another_tail_is_read() -> None:
-    array = tailed(b"abcd").replace(TAIL, b"q\x14h\x02\x86Rtq\x17b")
-    stream = PREAMBLE + array + b"X\1\0\0\0bK\1u."
+    """As long as the usual one, but the last operations store the array over its shape."""
+    array = tailed(b"abcd").replace(TAIL, b"q\x14h\x02\x86Rtq\x17bq\x0dq\x0d")
+    stream = PREAMBLE + array + b"X\1\0\0\0bh\x0dX\1\0\0\0cK\1u."
     series = TorchSeries()
     for text in (b"abcd", b"abcd", b"efgh"):
         assert_equal_outcome(series, in_zip(stream.replace(b"abcd", text)))
