@@ -14,6 +14,7 @@ from converter.errors import UncropError, printable
 
 VERBS = {
     "convert": "write a track as a bundle or as a trainer's dataset",
+    "recover-bbox": "find a lost bbox.pt again, exactly, from crops and source frames",
     "inspect": "say what a track, a .frame, a bbox.pt, a bundle or a written dataset holds",
 }
 
@@ -40,7 +41,7 @@ def convert_main() -> int:
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {verb:<10}{summary}" for verb, summary in VERBS.items())
+    verbs = "\n".join(f"  {verb:<14}{summary}" for verb, summary in VERBS.items())
     return (
         "uncrop: head-tracking output into avatar-trainer datasets, with cameras that are right.\n"
         f"\nusage: uncrop VERB ...\n\n{verbs}\n\n"

@@ -1,0 +1,172 @@
+"""The crops and source frames of a track whose bbox.pt is lost, as recovery wants them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.errors import MissingInputError
+from converter.findings import Finding
+from converter.media.files import scan_folder
+from converter.media.images import ImageFiles, list_images
+from converter.media.limits import Limits
+from converter.media.video import VideoFrames
+from converter.registry import ReadOptions
+from converter.sources.metrical_tracker.folders import (
+    VIDEO_SUFFIXES,
+    TrackFolders,
+    find_folders,
+    looks_like_track,
+)
+from converter.track import Frames
+from fitting.crop import CropCertificate
+
+_DEFAULT_FPS = 25.0
+_N_STEM = 12
+
+
+@dataclass(frozen=True, slots=True)
+class LostBBox:
+    """What there is to recover a box from.
+
+    Attributes
+    ----------
+    name
+        Name of the track.
+    crops, sources
+        The tracker's images, and source frames.
+    guesses
+        Position of each crop's source frame; None to guess by names.
+    path
+        Where the tracker would have written bbox.pt.
+
+    """
+
+    name: str
+    crops: Frames
+    sources: Frames
+    guesses: tuple[int, ...] | None
+    path: Path
+
+
+def find_lost_bbox(path: Path, options: ReadOptions, crops: Path | None = None) -> LostBBox:
+    """Find a track's crops and source frames from any of its folders, tracked or not.
+
+    Parameters
+    ----------
+    path
+        A track, or an actor folder that has images/ but was never tracked.
+    options
+        Where the user said that things are: actor, source, fps.
+    crops
+        Folder of crops, if it is not images/ of the actor folder.
+
+    Raises
+    ------
+    MissingInputError
+        If there are no crops or no source frames.
+    UncropError
+        If they cannot be read.
+
+    """
+    if not os.path.exists(path):
+        raise MissingInputError(path, "a track, or an actor folder with images/", "nothing")
+    folders = find_folders(path, options) if looks_like_track(path) else _untracked(path, options)
+    sources = _sources(folders, options)
+    images, guesses = _crops(folders, crops, options.limits)
+    actor = folders.actor or folders.output
+    return LostBBox(folders.name, images, sources, guesses, actor / "bbox.pt")
+
+
+def numbered_crops(
+    dumps: dict[int, Path], ids: Sequence[int], begin_frames: int, limits: Limits
+) -> tuple[Frames, tuple[int, ...]] | None:
+    """Return the images that the tracker dumped for its frames, and where their sources are."""
+    known = [i for i in ids if i in dumps]
+    if not known:
+        return None
+    files = ImageFiles.of([dumps[i] for i in known], limits)
+    return files, tuple(i + begin_frames for i in known)
+
+
+def recovery_finding(where: object, certificate: CropCertificate) -> Finding:
+    """Say what became of a lost bbox.pt."""
+    if certificate.is_recovered:
+        return Finding(
+            "bbox-recovered",
+            "warning",
+            str(where),
+            f"bbox.pt is missing and was recovered: {certificate}.",
+            fix="Keep it: uncrop recover-bbox writes it.",
+        )
+    return Finding(
+        "bbox-not-recovered",
+        "warning",
+        str(where),
+        f"bbox.pt is missing and could not be recovered: {certificate.reason}.",
+        fix="Cameras stay in the tracker's crops.",
+    )
+
+
+def _crops(
+    folders: TrackFolders, given: Path | None, limits: Limits
+) -> tuple[Frames, tuple[int, ...] | None]:
+    if given is not None:
+        paths = list_images(given)
+        if not paths:
+            raise MissingInputError(given, "PNG or JPEG crops", "none", "--crops is a folder.")
+        return ImageFiles.of(paths, limits), None
+    images = folders.actor / "images" if folders.actor is not None else None
+    if images is not None and (paths := list_images(images)):
+        return ImageFiles.of(paths, limits), None
+    dumped = folders.output / "input"
+    dumps = {int(p.stem): p for p in list_images(dumped) if _is_number(p.stem)}
+    ids = sorted(int(p.stem) for p in folders.checkpoint.glob("*.frame") if _is_number(p.stem))
+    found = numbered_crops(dumps, ids, folders.config.begin_frames or 0, limits)
+    if found is None:
+        raise MissingInputError(
+            images or folders.output,
+            "the tracker's crops, images/ or output/<name>/input/",
+            "neither",
+            "Give --crops DIR.",
+        )
+    return found
+
+
+def _is_number(stem: str) -> bool:
+    return stem.isascii() and stem.isdigit() and len(stem) <= _N_STEM
+
+
+def _sources(folders: TrackFolders, options: ReadOptions) -> Frames:
+    source = folders.source
+    if source is None:
+        raise MissingInputError(
+            folders.actor or folders.output,
+            "the source frames (source/), or the video",
+            "neither",
+            "Give --source DIR_OR_VIDEO.",
+        )
+    if source.is_dir():
+        return ImageFiles.of(list_images(source), options.limits)
+    return VideoFrames(source, options.fps or folders.config.fps or _DEFAULT_FPS)
+
+
+def _untracked(path: Path, options: ReadOptions) -> TrackFolders:
+    """Take ``path`` for an actor folder without a track, or for one that --actor names."""
+    actor = options.actor or path
+    source = options.source
+    if source is not None and not source.exists():
+        raise MissingInputError(source, "what --source names", "nothing")
+    if source is not None and source.is_dir() and not list_images(source):
+        raise MissingInputError(source, "PNG or JPEG source frames", "none")
+    if source is None and list_images(actor / "source"):
+        source = actor / "source"
+    if source is None and actor.is_dir():
+        names = sorted(e.name for e in scan_folder(actor))
+        videos = [actor / n for n in names if n.lower().endswith(VIDEO_SUFFIXES)]
+        source = next((v for v in videos if v.stem == "video"), None)
+        source = source or (videos[0] if len(videos) == 1 else None)
+    name = Path(os.path.abspath(actor)).name
+    return TrackFolders(name, actor, actor, actor, source=source)

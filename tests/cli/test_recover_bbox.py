@@ -1,0 +1,147 @@
+"""``uncrop recover-bbox``: what is written, what is said, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from converter.cli.main import main
+from converter.media.images import decode_image
+from converter.media.limits import DEFAULT_LIMITS
+from converter.media.torchfile import read_torch
+from converter.sources.metrical_tracker.reader import read_bbox
+from fixtures.synthetic.crop_cases import IMPOSSIBLE, SMALL, CropCase, write_case
+from tests.conftest import MakeTrack
+
+CASE = CropCase("small", (300, 780, 30, 510), source_size=SMALL, size=256, n_frames=3)
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def actor(tmp_path: Path) -> Path:
+    """An actor folder that was never tracked: crops and source frames."""
+    folder = tmp_path / "eve"
+    crops, _ = write_case(folder, CASE)
+    crops.rename(folder / "images")
+    return folder
+
+
+def recover(*arguments: object) -> int:
+    return main(["recover-bbox", *map(str, arguments)])
+
+
+def box_of(path: Path) -> tuple[int, int, int, int]:
+    box = read_bbox(path, DEFAULT_LIMITS)
+    return box.x_min, box.x_max, box.y_min, box.y_max
+
+
+def test_one_line_says_the_box_the_verdict_and_where_it_is(actor: Path, capsys: Captured) -> None:
+    assert recover(actor) == 0
+    out, err = capsys.readouterr()
+    assert out == (
+        "eve: bbox [300, 780, 30, 510], verdict exact, every pixel of 3 frames equal; "
+        f"wrote {actor / 'bbox.pt'}\n"
+    )
+    assert err == ""
+    assert box_of(actor / "bbox.pt") == CASE.bbox
+
+
+def test_the_file_is_what_torch_and_the_tracker_write(actor: Path) -> None:
+    recover(actor)
+    content = read_torch(actor / "bbox.pt").content
+    assert content.dtype == "int64"  # type: ignore[union-attr]
+    assert content.shape == (4,)  # type: ignore[union-attr]
+    torch = pytest.importorskip("torch")
+    loaded = torch.load(actor / "bbox.pt", weights_only=False)
+    assert loaded.tolist() == list(CASE.bbox)
+
+
+def test_a_bbox_that_exists_is_kept(actor: Path, capsys: Captured) -> None:
+    (actor / "bbox.pt").write_bytes(b"precious")
+    assert recover(actor) == 3
+    assert "Give --overwrite or -o FILE." in capsys.readouterr().err
+    assert (actor / "bbox.pt").read_bytes() == b"precious"
+    assert recover(actor, "--dry-run") == 0
+    assert recover(actor, "-o", actor / "other.pt") == 0
+    assert (actor / "bbox.pt").read_bytes() == b"precious"
+    assert recover(actor, "--overwrite") == 0
+    assert box_of(actor / "bbox.pt") == box_of(actor / "other.pt") == CASE.bbox
+
+
+def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, capsys: Captured) -> None:
+    case = replace(next(c for c in IMPOSSIBLE if c.fault == "mirrored"), source_size=SMALL,
+                   bbox=CASE.bbox)  # fmt: skip
+    crops, source = write_case(tmp_path / "eve", case)
+    out = tmp_path / "bbox.pt"
+    code = recover(tmp_path / "eve", "--crops", crops, "--source", source, "-o", out,
+                   "--report", tmp_path / "report.jpg")  # fmt: skip
+    err = capsys.readouterr().err
+    assert code == 3
+    assert len(err.splitlines()) == 1
+    assert "found 00003.png is mirrored left to right. Nothing was written." in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["eve"]
+
+
+def test_below_the_wanted_verdict_nothing_is_written(tmp_path: Path, capsys: Captured) -> None:
+    folder = tmp_path / "eve"
+    crops, _ = write_case(folder, replace(CASE, alter="gamma"))
+    crops.rename(folder / "images")
+    assert recover(folder, "--min-verdict", "exact") == 3
+    assert (
+        "expected a box of verdict exact, found bbox [300, 780, 30, 510], verdict consistent"
+        in (capsys.readouterr().err)
+    )
+    assert not (folder / "bbox.pt").exists()
+    assert recover(folder) == 0
+    assert box_of(folder / "bbox.pt") == CASE.bbox
+
+
+def test_the_report_is_a_picture(actor: Path, tmp_path: Path) -> None:
+    assert recover(actor, "--report", tmp_path / "reports") == 0
+    picture = (tmp_path / "reports" / "eve.jpg").read_bytes()
+    assert decode_image(picture, "eve.jpg").shape == (1004, 1440, 3)
+
+
+def test_several_tracks_are_a_line_each_and_one_failure_does_not_stop_them(
+    actor: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(actor, bad)
+    shutil.rmtree(bad / "source")
+    assert recover(bad, actor, "--json") == 1
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["ok"] is False
+    assert [t["verdict"] for t in result["tracks"]] == ["refused", "exact"]
+    assert result["tracks"][1]["bbox"] == list(CASE.bbox)
+    assert "Give --source DIR_OR_VIDEO." in err
+    assert len(err.splitlines()) == 1
+    assert recover(bad, actor, "-o", "x.pt") == 2
+
+
+@pytest.mark.parametrize("left", ["images", "input"])
+def test_a_track_gives_its_box_from_any_folder(own_track: MakeTrack, left: str) -> None:
+    folder, truth = own_track(n_frames=3, begin_frames=1, source="video")
+    (truth.actor / "bbox.pt").unlink()
+    shutil.rmtree(truth.output / "input" if left == "images" else truth.actor / "images")
+    assert recover(folder if left == "images" else truth.output) == 0
+    assert box_of(truth.actor / "bbox.pt") == truth.bbox
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["/nowhere"], 3, "/nowhere: expected a track, or an actor folder with images/"),
+        (["ACTOR", "--source", "/nowhere"], 3, "/nowhere: expected what --source names"),
+        (["ACTOR", "--frames", "0"], 2, "--frames: expected 1 or more"),
+    ],
+)
+def test_mistakes_are_named(
+    actor: Path, capsys: Captured, arguments: list[str], code: int, said: str
+) -> None:
+    assert recover(*(actor if a == "ACTOR" else a for a in arguments)) == code
+    assert said in capsys.readouterr().err
