@@ -130,15 +130,15 @@ def test_a_still_picture_needs_a_statement(own_track: MakeTrack) -> None:
 
 
 def test_a_frozen_start(own_track: MakeTrack) -> None:
-    folder, truth = own_track(**{**SPEC, "n_frames": 12}, begin_frames=3, yaml=False)
+    """The first frame equals many images, and the right offset is none of the usual ones."""
+    folder, truth = own_track(**{**SPEC, "n_frames": 12}, begin_frames=14, yaml=False)
     for part in ("images", "source"):
         files = sorted((truth.actor / part).iterdir())
-        for path in files[1:8]:
+        for path in files[1:19]:
             shutil.copyfile(files[0], path)
-    dumps = sorted((truth.output / "input").iterdir())
-    for path in dumps[:5]:
-        shutil.copyfile(sorted((truth.actor / "images").iterdir())[0], path)
-    assert offset(read(folder)) == 3
+    for path in sorted((truth.output / "input").iterdir())[:5]:
+        shutil.copyfile(truth.actor / "images" / truth.image_names[0], path)
+    assert offset(read(folder)) == 14
 
 
 def test_other_pictures_are_refused(own_track: MakeTrack, make_track: MakeTrack) -> None:
@@ -216,6 +216,28 @@ def test_names_from_zero_with_a_video(own_track: MakeTrack) -> None:
         for path in sorted((truth.actor / part).iterdir()):
             path.rename(path.with_name(f"{int(path.stem) - 1:05d}{path.suffix}"))
     assert offset(read(folder)) == 1
+
+
+def quieten(folder: Path) -> None:
+    """Leave a tenth of what moves in the pictures of a folder."""
+    paths = sorted(folder.iterdir())
+    first = cv2.imread(str(paths[0])).astype(np.float64)
+    for path in paths:
+        image = 0.9 * first + 0.1 * cv2.imread(str(path))
+        cv2.imwrite(str(path), np.rint(image).astype(np.uint8))
+
+
+def test_source_frames_one_off_are_refused(own_track: MakeTrack) -> None:
+    """Neighbouring frames differ by less than the limit; the own one must still be nearest."""
+    folder, truth = own_track(**SPEC, begin_frames=1, input_dump=False)
+    for part in ("images", "source"):
+        quieten(truth.actor / part)
+    assert offset(read(folder)) == 1
+    source = sorted((truth.actor / "source").iterdir())
+    for path, following in zip(source, source[1:], strict=False):
+        shutil.copyfile(following, path)
+    with pytest.raises(ConventionError, match=r"found a neighbouring one .* \(--fps\), or another"):
+        read(folder)
 
 
 @pytest.mark.parametrize("fps", [29.97, 50.0])
