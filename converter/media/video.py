@@ -651,8 +651,12 @@ _DAMAGED = ("a whole frame", "a damaged one that libav leaves out")
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     """Nine numbers, 3 x 3 by rows, as libavutil/display.h defines them; None for none."""
-    side_data: Any = frame.side_data
-    data = side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # frame.side_data would stay with the frame and refer back to it: hundreds of megabytes of
+    # frames would then wait for the cyclic garbage collector.
+    container: Any = SideDataContainer
+    data = container(frame).get("DISPLAYMATRIX")
     return None if data is None else tuple(np.frombuffer(bytes(data), np.int32)[:9].tolist())
 
 
