@@ -148,7 +148,7 @@ def _crop_canvas(track: Track, size: Size, options: Options) -> Canvas:
             track.name,
             "images: source frames, the video, images/ or output/<name>/input/",
             "none",
-            "Give --source DIR_OR_VIDEO or --actor DIR; a bundle has them when written --with-images.",
+            "Give --source DIR_OR_VIDEO or --actor DIR; bundles need --with-images for this.",
         )
     return Canvas("crop", "source" if from_source else "crop", frames, located, window,
                   canvas_from_crop)  # fmt: skip
