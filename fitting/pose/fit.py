@@ -45,7 +45,7 @@ of noise at 256, their correlation .9997 and more."""
 
 
 _NOISE_ROUNDS, _NOISE_SETTLED = 5, 0.9
-_REDESCENDING_ROUNDS, _REACH = 4, 3.0
+_REACH, _WIDENING = 3.0, (3.0, 2.0, 1.0, 0.5, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -348,14 +348,23 @@ def _with_focal(problem: Problem, plan: _Plan, solution: Solution) -> tuple[Solu
 def _without_outliers(
     problem: Problem, plan: _Plan, solution: Solution
 ) -> tuple[Problem, _Plan, Solution]:
-    """Weigh landmarks by how far they are off, against the noise of all (Geman-McClure)."""
+    """Weigh landmarks by how far they are off, against the noise of all (Geman-McClure).
+
+    The reach of a frame starts at what its own landmarks scatter by and shrinks to the noise, so
+    that a frame that outliers pulled away has a way back.
+    """
     reweighted, sharper = problem, plan
-    for _ in range(_REDESCENDING_ROUNDS):
+    for widening in _WIDENING:
         noise = measure_noise(problem, solution.state, squared=False)
-        reach = max(_REACH * noise.ndc, SHARPEST)
         weights = problem.weights.copy()
         for i in portions(problem):
             distance = view(problem.take(i), solution.state.take(i)).distance
+            own = np.nanmedian(
+                np.where(weights[i] > 0, distance, np.nan)[:, : problem.n_points],
+                axis=1,
+                keepdims=True,
+            )
+            reach = np.maximum(np.maximum(_REACH * noise.ndc, widening * own), SHARPEST)
             weights[i] *= 1 / (1 + (distance / reach) ** 2) ** 2
         reweighted = replace(problem, weights=weights)
         sharper = replace(plan, sharpest=max(noise.ndc, SHARPEST))
@@ -390,12 +399,12 @@ def _head_coupling(
     linked: Bools,
 ) -> Coupling:
     std = measure_uncertainty(problem, state, noise, "fixed", None, not plan.squared)
-    first = np.flatnonzero(linked).astype(np.int64)
-    # Of a step: both frames' noise. Blocks share one number, or the knee would not be round.
-    variance = std.blocks[first] + std.blocks[first + 1]
+    first = np.flatnonzero(linked[:-1] & linked[1:]).astype(np.int64)
+    # Of x - 2 y + z. Blocks share one number each, or the knee would not be round.
+    variance = std.blocks[first] + 4 * std.blocks[first + 1] + std.blocks[first + 2]
     blocks = np.repeat(variance.reshape(-1, 2, 3).mean(axis=2), 3, axis=1)
     blocks = np.maximum(blocks, 1e-18)
-    weights = noise.objective_per_nat / (smoothing.ratio**2 * blocks)
+    weights = noise.objective_per_nat / (2 * smoothing.ratio**2 * blocks)
     return Coupling(first, weights, of_camera=False, knee=smoothing.knee, noise=blocks)
 
 

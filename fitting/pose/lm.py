@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.geometry.pixels import Floats
-from fitting.pose.blocks import solve_bordered, solve_chain
+from fitting.pose.blocks import Band, solve_band, solve_bordered
 from fitting.pose.problem import Bools, Ints, Problem
 from fitting.pose.state import State, index_of
 from fitting.pose.terms import Coupling, Eps, cost, derivatives, objective, view, weights_at
@@ -332,8 +332,7 @@ class _System:
 
     cost: float
     gradient: Floats
-    diagonal: Floats
-    off: Floats
+    band: Band
 
 
 def _first_sequence_point(problem: Problem, state: State, settings: Settings) -> _Point:
@@ -387,49 +386,46 @@ def _extra_cost(
 def _system(
     problem: Problem, point: _Point, settings: Settings, coupling: Coupling | None
 ) -> _System:
-    n = len(problem)
-    gradient, diagonal = point.gradient.copy(), point.hessian.copy()
-    off = np.zeros((max(n - 1, 0), 7, 7))
+    gradient, band = point.gradient.copy(), Band.zeros(len(problem), 7)
     if coupling is not None:
-        g, d, off = coupling.linearised(point.state, problem.centre)
+        g, band = coupling.linearised(point.state, problem.centre)
         gradient += g
-        diagonal += d
-    diagonal[~problem.fittable] = np.eye(7)
+    band.diagonal[...] += point.hessian
+    band.diagonal[~problem.fittable] = np.eye(7)
     total = float(point.cost[problem.fittable].sum())
     total += _extra_cost(problem, point.state, settings, coupling)
-    return _System(total, gradient, diagonal, off)
+    return _System(total, gradient, band)
 
 
 def _sequence_step(system: _System, damping: float, state: State, settings: Settings) -> Floats:
     n = len(state)
     step = np.zeros((n, 7))
-    damp = np.full(n, damping)
+    b = 7 if settings.focal == "free" else 6
+    band = system.band.poses(b).copy()
+    gradient = system.gradient[:, :b].copy()
     if settings.focal == "free":
-        diagonal, gradient, off = system.diagonal.copy(), system.gradient.copy(), system.off.copy()
-        held = _at_bound(state, gradient[:, 6], settings)
-        _hold(diagonal, gradient, held)
-        off[held[:-1], 6, :] = 0
-        off[held[1:], :, 6] = 0
-        step = -solve_chain(_damped(diagonal, damp), off, gradient[..., None])[..., 0]
+        _hold_in_band(band, gradient, _at_bound(state, gradient[:, 6], settings))
+    band.diagonal[...] = _damped(band.diagonal, np.full(n, damping))
+    if settings.focal != "shared":
+        step[:, :b] = -solve_band(band, gradient[..., None])[..., 0]
         return _limited(step, state, settings)
-    poses = _damped(system.diagonal[:, :6, :6], damp)
-    off, gradient = system.off[:, :6, :6], system.gradient[:, :6]
-    if settings.focal == "fixed":
-        step[:, :6] = -solve_chain(poses, off, gradient[..., None])[..., 0]
-        return _limited(step, state, settings)
-    border = system.diagonal[:, :6, 6].copy()
-    border[:-1] += system.off[:, :6, 6]
-    border[1:] += system.off[:, 6, :6]
+    column = system.band.column_sum(6)
     log_f = float(state.log_f[0])
-    own = float(system.diagonal[:, 6, 6].sum() + 2 * system.off[:, 6, 6].sum()) + settings.prior
+    border, own = column[:, :6], float(column[:, 6].sum()) + settings.prior
     slope = float(system.gradient[:, 6].sum()) + settings.prior * log_f
-    pushed = np.array([slope])
-    one = Settings(None, "shared", settings.low[:1], settings.high[:1])
-    if _at_bound(state.take(np.zeros(1, dtype=np.int64)), pushed, one)[0]:
-        border[:] = 0
-        slope = 0.0
-    poses_step, shared = solve_bordered(poses, off, border, own * (1 + damping), gradient, slope)
+    outwards = (log_f <= settings.low[0] and slope > 0) or (log_f >= settings.high[0] and slope < 0)
+    if outwards:
+        border, slope = np.zeros_like(border), 0.0
+    poses_step, shared = solve_bordered(band, border, own * (1 + damping), gradient, slope)
     step[:, :6] = -poses_step
     step[:, 6] = np.clip(log_f - shared, settings.low[0], settings.high[0]) - log_f
     limit = _LARGEST_TURN / max(float(np.abs(step).max()), 1e-300)
     return step * min(1.0, limit)
+
+
+def _hold_in_band(band: Band, gradient: Floats, held: Bools) -> None:
+    """Take log f of the frames ``held`` out of the band."""
+    _hold(band.diagonal, gradient, held)
+    for distance, blocks in ((1, band.first), (2, band.second)):
+        blocks[held[: len(blocks)], 6, :] = 0
+        blocks[held[distance:][: len(blocks)], :, 6] = 0

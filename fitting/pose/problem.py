@@ -108,24 +108,25 @@ class CameraSmoothing:
 class HeadSmoothing:
     """Smoothing of the head as the camera sees it: its rotation, direction and apparent size.
 
-    Each quantity is taken to move by about `ratio` times its own measurement noise from frame to
-    frame; steps beyond `knee` times that noise are believed to be motion and hardly pulled at
-    (Geman-McClure), so that head turns keep their speed. Noise is what the landmarks' residuals and
-    the geometry of each frame imply; there is nothing else to set.
+    Changes of speed are what costs (second differences), so that a head that turns steadily is not
+    held back. Each change is taken to be about `ratio` of what measurement noise makes of it;
+    changes beyond `knee` times that noise are believed to be motion and hardly pulled at
+    (Geman-McClure). Noise is what the landmarks' residuals and the geometry of each frame imply.
+    A run of fewer than three frames is not smoothed.
 
     Attributes
     ----------
     ratio
-        Standard deviation of a still head's step, in units of the measurement noise.
+        Smaller is smoother; at 0.2 the jitter of a still head falls to a seventh.
     knee
-        Where a step counts as motion, in units of the noise of a step.
+        Where a change counts as motion, in units of its noise.
     frame_ids
         (N,); frames are neighbours if their ids differ by 1. None: all of them, in order.
 
     """
 
-    ratio: float = 0.3
-    knee: float = 2.0
+    ratio: float = 0.2
+    knee: float = 3.0
     frame_ids: Ints | None = None
 
 

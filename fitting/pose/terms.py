@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from converter.geometry import rotation_vector_from_matrix
 from converter.geometry.pixels import Floats
+from fitting.pose.blocks import Band
 from fitting.pose.problem import Bools, CameraSmoothing, Ears, Ints, Problem
 from fitting.pose.state import State, inverse_right_jacobian, skew
 
@@ -236,21 +237,21 @@ def head_step_jacobians(state: State, first: Ints) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coupling:
-    """Smoothing ready to be evaluated.
+    """Smoothing ready to be evaluated: steps of the camera, or changes of the head's steps.
 
     Attributes
     ----------
     first
-        (M,) each linked frame whose successor it is linked to.
+        (M,) the first frame of each linked pair (camera) or run of three (head).
     weights
-        (M, 6) objective units per squared step.
-    knee
-        Squared steps (sum of a block of three, over `noise`) where they start to count as motion;
-        None: never.
-    noise
-        (M, 6) squares of the steps that noise alone makes; used with `knee`.
+        (M, 6) objective units per square.
     of_camera
-        Whether steps are the camera's or the head's.
+        Which of the two.
+    knee
+        Where changes start to count as motion, in units of `noise`; None: never.
+    noise
+        (M, 6) variance of the changes that noise alone makes; used with `knee`. In each block of
+        three, `weights` are in proportion to its inverse.
 
     """
 
@@ -261,40 +262,43 @@ class Coupling:
     noise: Floats | None = None
 
     def energy(self, state: State, centre: Floats) -> float:
-        """Objective of all steps."""
-        steps = self._steps(state, centre)
-        return float((self._factors(steps)[0] * self.weights * steps**2).sum())
+        """Objective of all of them."""
+        changes = self._changes(state, centre)
+        return float((self._factors(changes)[0] * self.weights * changes**2).sum())
 
-    def linearised(self, state: State, centre: Floats) -> tuple[Floats, Floats, Floats]:
-        """Gradient (N, 7), diagonal blocks (N, 7, 7) and blocks (N-1, 7, 7) to the next frame."""
-        n = len(state)
-        steps = self._steps(state, centre)
-        before, after = (
-            camera_step_jacobians(state, self.first)
-            if self.of_camera
-            else head_step_jacobians(state, self.first)
-        )
-        w = 2 * self._factors(steps)[1] * self.weights
-        before_w, after_w = (np.swapaxes(j, 1, 2) * w[:, None, :] for j in (before, after))
-        gradient, diagonal = np.zeros((n, N_ROWS)), np.zeros((n, N_ROWS, N_ROWS))
-        off = np.zeros((max(n - 1, 0), N_ROWS, N_ROWS))
-        gradient[self.first] += (before_w @ steps[..., None])[..., 0]
-        gradient[self.first + 1] += (after_w @ steps[..., None])[..., 0]
-        diagonal[self.first] += before_w @ before
-        diagonal[self.first + 1] += after_w @ after
-        off[self.first] = before_w @ after
-        return gradient, diagonal, off
+    def linearised(self, state: State, centre: Floats) -> tuple[Floats, Band]:
+        """Gradient (N, 7) and Gauss-Newton Hessian."""
+        changes = self._changes(state, centre)
+        jacobians = self._jacobians(state)
+        w = 2 * self._factors(changes)[1] * self.weights
+        weighted = [np.swapaxes(j, 1, 2) * w[:, None, :] for j in jacobians]
+        gradient, band = np.zeros((len(state), N_ROWS)), Band.zeros(len(state), N_ROWS)
+        by_distance = (band.diagonal, band.first, band.second)
+        for a, left in enumerate(weighted):
+            gradient[self.first + a] += (left @ changes[..., None])[..., 0]
+            for b, right in enumerate(jacobians[a:]):
+                by_distance[b][self.first + a] += left @ right
+        return gradient, band
 
-    def _steps(self, state: State, centre: Floats) -> Floats:
+    def _changes(self, state: State, centre: Floats) -> Floats:
         if self.of_camera:
             return camera_steps(state, centre, self.first)
-        return head_steps(state, self.first)
+        changes: Floats = head_steps(state, self.first + 1) - head_steps(state, self.first)
+        return changes
 
-    def _factors(self, steps: Floats) -> tuple[Floats, Floats]:
+    def _jacobians(self, state: State) -> list[Floats]:
+        """(M, 6, 7) by each of the frames that take part, in order."""
+        if self.of_camera:
+            return list(camera_step_jacobians(state, self.first))
+        before, after = head_step_jacobians(state, self.first)
+        next_before, next_after = head_step_jacobians(state, self.first + 1)
+        return [-before, next_before - after, next_after]
+
+    def _factors(self, changes: Floats) -> tuple[Floats, Floats]:
         """(M, 6) factors of the squares in the energy, and in its derivative (Geman-McClure)."""
         if self.knee is None or self.noise is None:
-            return np.ones_like(steps), np.ones_like(steps)
-        blocks = (steps**2 / self.noise).reshape(-1, 2, 3).mean(axis=2)
+            return np.ones_like(changes), np.ones_like(changes)
+        blocks = (changes**2 / self.noise).reshape(-1, 2, 3).mean(axis=2)
         factor = 1 / (1 + np.repeat(blocks, 3, axis=1) / self.knee**2)
         return factor, factor**2
 

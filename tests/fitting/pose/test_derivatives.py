@@ -150,13 +150,13 @@ def test_jacobians_of_steps_between_frames(kind: str) -> None:
 @pytest.mark.parametrize("knee", [None, 2.0])
 def test_gradient_of_smoothing(knee: float | None) -> None:
     problem, state, _ = problem_and_state()
-    first = np.array([0, 1, 2])
+    first = np.array([0, 1])
     if knee is None:
         coupling = camera_coupling(CameraSmoothing(), np.ones(3, dtype=bool))
     else:
-        noise = np.repeat([[0.2, 0.05]], 3, axis=0).repeat(3, axis=1)
+        noise = np.repeat([[0.2, 0.05]], 2, axis=0).repeat(3, axis=1)
         coupling = Coupling(first, 3.0 / noise, of_camera=False, knee=knee, noise=noise)
-    gradient, diagonal, off = coupling.linearised(state, problem.centre)
+    gradient, band = coupling.linearised(state, problem.centre)
     for i in range(len(state)):
         for k in range(7):
             step = np.zeros((len(state), 7))
@@ -165,8 +165,8 @@ def test_gradient_of_smoothing(knee: float | None) -> None:
                 coupling.energy(state.moved(s * step), problem.centre) for s in (1, -1)
             )
             assert gradient[i, k] == pytest.approx((ahead - behind) / (2 * STEP), abs=1e-5)
-    np.testing.assert_allclose(diagonal, np.swapaxes(diagonal, 1, 2), atol=1e-9)
-    assert off.shape == (3, 7, 7)
+    np.testing.assert_allclose(band.diagonal, np.swapaxes(band.diagonal, 1, 2), atol=1e-9)
+    assert band.second.any() == (knee is not None)
 
 
 def test_autograd_of_the_reference_formula_agrees() -> None:
