@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import Pose
 from converter.media.limits import DEFAULT_LIMITS, Limits
-from converter.track import Flame, Frames, Meshes, Track, VideoFile
+from converter.track import Flame, Frames, Meshes, Provenance, Track, VideoFile
 
 _ARRAYS_FACTOR = 2
 """How many times ``limits.file_bytes`` all arrays that are read at once may take."""
@@ -73,12 +74,37 @@ def read_bundle(path: Path, limits: Limits = DEFAULT_LIMITS) -> Track:
     return track
 
 
+def read_cameras(path: Path, limits: Limits = DEFAULT_LIMITS) -> Track:
+    """Read cameras, crop and times only: milliseconds for thousands of frames.
+
+    Returns
+    -------
+    A track without FLAME, landmarks, meshes, images, findings and inputs.
+
+    Raises
+    ------
+    UncropError
+        As `read_bundle`, for the parts that are read.
+
+    """
+    with _opened(path, limits) as reader:
+        track = _read_cameras(reader)
+        track.require_consistent()
+    return track
+
+
 @contextmanager
 def _opened(path: Path, limits: Limits) -> Iterator[_Reader]:
     """Open a bundle whose parts are those that were written; errors in it name the file."""
     with BundleFile(Path(path), limits) as file:
         reader = _Reader(file)
-        reader.require_unchanged()
+        if not reader.is_unchanged():
+            raise FormatError(
+                path,
+                "the parts that were written",
+                "parts or attributes that were added, lost or changed",
+                "Write the bundle again.",
+            )
         try:
             yield reader
         except ConventionError as error:
@@ -105,15 +131,16 @@ def check_bundle(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[Finding]:
             stored = reader.stored(entry.path)
             if stored is None:
                 continue
+            expected = reader.digest(entry.path)
             try:
-                digest = _digest(stored.blocks(), stored, entry)
-                reader.require_digest(stored, entry.path, digest)
+                if _digest(stored.blocks(), stored, entry) != expected:
+                    findings.append(_damaged(stored.where, "its data differ from their SHA-256."))
             except FormatError as error:
-                findings.append(_damaged(error))
-        try:
-            reader.require_unchanged()
-        except FormatError as error:
-            findings.append(_damaged(error))
+                message = f"its data are damaged: expected {error.expected}, found {error.found}."
+                findings.append(_damaged(stored.where, message))
+        if not reader.is_unchanged():
+            message = "parts or attributes were added, lost or changed."
+            findings.append(_damaged(str(path), message))
     if not findings:
         read_bundle(path, limits)
     return findings
@@ -184,28 +211,17 @@ class _Reader:
             )
         return size
 
-    def require_unchanged(self) -> None:
-        """Raise FormatError unless exactly the parts are there that were written."""
-        hashes = {e.path: self._file.digest(e.path) for e in SCHEMA if self.stored(e.path)}
+    def is_unchanged(self) -> bool:
+        """Whether exactly the parts and attributes are there that were written."""
+        hashes = {e.path: self.digest(e.path) for e in SCHEMA if self.stored(e.path)}
         values = ((a.key, self.optional(a.key)) for a in ATTRIBUTES)
         attributes = {key: value for key, value in values if value is not None}
-        if content_hash(hashes, attributes) != self.required("/@content_sha256"):
-            raise FormatError(
-                self.path,
-                "the parts that were written",
-                "parts or attributes that were added, lost or changed",
-                "Write the bundle again.",
-            )
+        unchanged: bool = content_hash(hashes, attributes) == self.required("/@content_sha256")
+        return unchanged
 
-    def require_digest(self, stored: Stored, path: str, digest: str) -> None:
-        """Raise FormatError unless data have the hash that was written with them."""
-        if digest != self._file.digest(path):
-            raise FormatError(
-                stored.where,
-                "the data that were written",
-                "data that differ from their SHA-256",
-                "They were damaged or edited; write the bundle again.",
-            )
+    def digest(self, path: str) -> str:
+        """SHA-256 that was written with a dataset."""
+        return self._file.digest(path)
 
     def stored(self, path: str) -> Stored | None:
         """Find a dataset and check its shape; None if the bundle lacks it."""
@@ -262,7 +278,13 @@ class _Reader:
                 "If it is genuine, raise the limit.",
             )
         array = stored.read()
-        self.require_digest(stored, path, _digest([array], stored, BY_PATH[path]))
+        if _digest([array], stored, BY_PATH[path]) != self.digest(path):
+            raise FormatError(
+                stored.where,
+                "the data that were written",
+                "data that differ from their SHA-256",
+                "They were damaged or edited; write the bundle again.",
+            )
         return array
 
     def require(self, path: str) -> NDArray[Any]:
@@ -297,39 +319,43 @@ def _digest(blocks: Iterable[NDArray[Any]], stored: Stored, entry: Entry) -> str
     return digest.hexdigest()
 
 
-def _damaged(error: FormatError) -> Finding:
-    message = f"expected {error.expected}, found {error.found}."
-    return Finding("bundle-damaged", "error", error.where, message, fix="Write the bundle again.")
+def _damaged(where: str, message: str) -> Finding:
+    return Finding("bundle-damaged", "error", where, message, fix="Write the bundle again.")
+
+
+def _read_cameras(reader: _Reader) -> Track:
+    space = reader.required("/@image_space")
+    if space not in ("crop", "source"):
+        raise FormatError(f"{reader.path}: image_space", "crop or source", space)
+    fps, crop = _read_fps(reader), _read_crop(reader)
+    return Track(
+        name=_read_name(reader),
+        frame_ids=_read_counts(reader, "/frames/id"),
+        w2c=Pose(reader.finite("/camera/R"), reader.finite("/camera/t")),  # type: ignore[arg-type]
+        intrinsics=_read_intrinsics(reader, space, crop),
+        image_space=space,
+        crop=crop,
+        source_indices=_read_indices(reader, fps),
+        fps=fps,
+        provenance=Provenance(str(reader.required("/@tracker"))),
+    )
 
 
 def _read_track(reader: _Reader) -> Track:
     # The record comes first: what it may take is counted from nothing.
     text = reader.require("/provenance/record").tobytes()
     record = parse_record(text, f"{reader.path}:/provenance/record", reader.limits)
-    space = reader.required("/@image_space")
-    if space not in ("crop", "source"):
-        raise FormatError(f"{reader.path}: image_space", "crop or source", space)
-    fps = _read_fps(reader)
-    pose = Pose(reader.finite("/camera/R"), reader.finite("/camera/t"))  # type: ignore[arg-type]
-    crop = _read_crop(reader)
+    track = _read_cameras(reader)
     video = _read_file(reader, "/images/video")
     sound = _read_file(reader, "/images/sound") or video
-    indices = _read_indices(reader, fps)
-    return Track(
-        name=_read_name(reader),
-        frame_ids=_read_counts(reader, "/frames/id"),
-        w2c=pose,
-        intrinsics=_read_intrinsics(reader, space, crop),
-        image_space=space,
-        crop=crop,
-        source_indices=indices,
-        fps=fps,
+    return replace(
+        track,
         flame=Flame(**{name: reader.finite(f"/flame/{name}") for name in Flame.__slots__}),
         landmarks=_read_landmarks(reader, "/landmarks/face68"),
         dense_landmarks=_read_landmarks(reader, "/landmarks/mediapipe478"),
         meshes=_read_meshes(reader),
         crop_frames=_read_frames(reader, "crop"),
-        source_frames=_read_source_frames(reader, video, indices, fps),
+        source_frames=_read_source_frames(reader, video, track.source_indices, track.fps),
         video=_read_sound(reader, record.video, sound),
         native=_read_native(reader),
         provenance=record.provenance,

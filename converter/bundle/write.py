@@ -29,6 +29,7 @@ from converter.bundle.schema import (
     content_hash,
     hash_header,
 )
+from converter.bundle.sink import Sink, new_hdf5
 from converter.errors import ConventionError, FormatError, OutputError, TargetError, UncropError
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Size
@@ -88,8 +89,8 @@ def write_bundle(
     track.require_consistent()
     require_places(track)
     with replace_file(path, overwrite=overwrite) as temporary:
-        with _errors_of(path), _new_file(temporary) as file:
-            writer = _Writer(file, progress)
+        with _errors_of(path), new_hdf5(temporary) as (file, sink):
+            writer = _Writer(file, sink, progress)
             _write_attributes(writer, track)
             _write_camera(writer, track)
             for name, array in _arrays(track):
@@ -114,27 +115,14 @@ def require_places(track: Track) -> None:
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[Any]:
-    import h5py
-
-    # The oldest format that holds this: every reader opens it, and it stores no times.
-    with h5py.File(
-        path, "w", libver=("earliest", "v108"), track_order=False, locking=False
-    ) as file:
-        yield file
-
-
-@contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
-    """Turn what HDF5 says when the disk refuses into OutputError."""
+    """Turn what the disk refuses into OutputError."""
     try:
         yield
     except UncropError:
         raise
-    except (OSError, RuntimeError) as error:
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else str(error).splitlines()[0]
-        raise OutputError(path, "a place that can be written", reason) from error
+    except OSError as error:
+        raise OutputError(path, "a place that can be written", f"{error.strerror}") from error
 
 
 def _require_readable(temporary: Path, path: Path, limits: Limits) -> None:
@@ -149,6 +137,7 @@ def _require_readable(temporary: Path, path: Path, limits: Limits) -> None:
 @dataclass
 class _Writer:
     file: Any
+    sink: Sink
     progress: Progress
     hashes: dict[str, str] = field(default_factory=dict)
     attributes: dict[str, Value] = field(default_factory=dict)
@@ -179,11 +168,12 @@ class _Writer:
         """Attach what makes the dataset self-describing, and its hash (after ``blocks``)."""
         for block in blocks:
             digest.update(block)
+        self.sink.require()
         self.hashes[entry.path] = digest.hexdigest()
-        self._text(dataset, "long_name", entry.meaning)
+        self.text(dataset, "long_name", entry.meaning)
         if entry.unit:
-            self._text(dataset, "units", entry.unit)
-        self._text(dataset, "sha256", self.hashes[entry.path])
+            self.text(dataset, "units", entry.unit)
+        self.text(dataset, "sha256", self.hashes[entry.path])
 
     def attribute(self, key: str, value: Value | None = None) -> None:
         """Write an attribute of the schema; the value may be left out where it is fixed."""
@@ -191,7 +181,7 @@ class _Writer:
         value = attribute.fixed if value is None else value
         holder = self.file[attribute.path]
         if isinstance(value, str):
-            self._text(holder, attribute.name, value)
+            self.text(holder, attribute.name, value)
         else:
             dtype = "<f8" if attribute.kind == "float" else "<i8"
             holder.attrs.create(attribute.name, np.array(value, dtype))
@@ -202,7 +192,7 @@ class _Writer:
         """Write the size of an image as an attribute."""
         self.attribute(key, [size.width, size.height])
 
-    def _text(self, holder: Any, name: str, text: str) -> None:
+    def text(self, holder: Any, name: str, text: str) -> None:
         """Write a fixed-length string: those of any length lie in a heap of their own."""
         import h5py
 
@@ -233,6 +223,7 @@ class _Writer:
         for index in range(len(meshes)):
             vertices = np.ascontiguousarray(meshes.vertices(index), "<f4")
             dataset[index] = vertices
+            self.sink.require()
             digest.update(vertices.data)
             self.progress("write meshes", index + 1, len(meshes))
         self.seal(dataset, entry, digest)
@@ -254,6 +245,7 @@ class _Writer:
             if position + len(blob) > n_bytes:
                 break
             dataset[position : position + len(blob)] = np.frombuffer(blob, np.uint8)
+            self.sink.require()
             digest.update(blob)
             position += len(blob)
         else:
@@ -272,12 +264,12 @@ class _Writer:
 
 def _write_attributes(writer: _Writer, track: Track) -> None:
     root = writer.file
-    writer._text(root, "NX_class", "NXroot")
-    writer._text(root, "default", "camera")
+    writer.text(root, "NX_class", "NXroot")
+    writer.text(root, "default", "camera")
     for group in dict.fromkeys(entry.path.split("/")[1] for entry in SCHEMA):
         created = root.create_group(group, track_order=False)
-        writer._text(created, "NX_class", "NXdata" if group == "camera" else "NXcollection")
-    writer._text(root["camera"], "signal", "t")
+        writer.text(created, "NX_class", "NXdata" if group == "camera" else "NXcollection")
+    writer.text(root["camera"], "signal", "t")
     for attribute in ATTRIBUTES:
         if attribute.fixed is not None and attribute.name != "complete":
             writer.attribute(attribute.key)
@@ -366,6 +358,7 @@ def _write_frames(writer: _Writer, space: str, frames: Frames, limits: Limits) -
         writer.put(f"/images/{space}/offsets", offsets)
         writer.put_blobs(f"/images/{space}/data", int(offsets[-1]), blobs())
         writer.size(f"/images/{space}/data@image_size", frames.size)
+        writer.text(writer.file[f"/images/{space}"], "NX_class", "NXcollection")
 
 
 def _encoded(
