@@ -110,8 +110,9 @@ class HeadSmoothing:
 
     Changes of speed are what costs (second differences), so that a head that turns steadily is not
     held back. Each change is taken to be about `ratio` of what measurement noise makes of it;
-    changes beyond `knee` times that noise are believed to be motion and hardly pulled at
-    (Geman-McClure). Noise is what the landmarks' residuals and the geometry of each frame imply.
+    changes beyond `knee` times that noise are believed to be motion and left alone (Welsch). Noise
+    is what the landmarks' residuals and the geometry of each frame imply. Good for turns up to some
+    6 degrees per frame; beyond 10, reversals within a few frames are rounded off.
     A run of fewer than three frames is not smoothed.
 
     Attributes
@@ -126,7 +127,7 @@ class HeadSmoothing:
     """
 
     ratio: float = 0.2
-    knee: float = 3.0
+    knee: float = 2.0
     frame_ids: Ints | None = None
 
 

@@ -295,12 +295,13 @@ class Coupling:
         return [-before, next_before - after, next_after]
 
     def _factors(self, changes: Floats) -> tuple[Floats, Floats]:
-        """(M, 6) factors of the squares in the energy, and in its derivative (Geman-McClure)."""
+        """(M, 6) factors of the squares in the energy, and in its derivative (Welsch)."""
         if self.knee is None or self.noise is None:
             return np.ones_like(changes), np.ones_like(changes)
         blocks = (changes**2 / self.noise).reshape(-1, 2, 3).mean(axis=2)
-        factor = 1 / (1 + np.repeat(blocks, 3, axis=1) / self.knee**2)
-        return factor, factor**2
+        u = np.repeat(blocks, 3, axis=1) / self.knee**2
+        saturated = -np.expm1(-u) / np.where(u > 0, u, 1.0)
+        return np.where(u > 0, saturated, 1.0), np.exp(-u)
 
 
 def camera_coupling(smoothing: CameraSmoothing, linked: Bools) -> Coupling:
