@@ -429,6 +429,7 @@ def open_video(path: Path | str) -> Iterator[tuple[InputContainer, str]]:
                 path,
                 "an mp4, mov, Matroska, WebM, AVI, MPEG or FLV video",
                 "none of these by its first bytes",
+                "Give the video file itself, or a folder of its frames.",
             )
         file.seek(0)
         try:

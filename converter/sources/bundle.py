@@ -85,7 +85,7 @@ def _source_frames(track: Track, source: Path, options: ReadOptions) -> Frames:
     from converter.media.video import VideoFrames
 
     if not source.exists():
-        raise MissingInputError(source, "what --source names", "nothing")
+        raise MissingInputError(source, "what --source names", "nothing", "Check its spelling.")
     if track.source_indices is None:
         raise MissingInputError(
             track.name,

@@ -247,7 +247,7 @@ def _search(top: Path) -> Iterator[Path]:
 
 def _given(path: Path | None, option: str) -> Path | None:
     if path is not None and not os.path.exists(path):
-        raise MissingInputError(path, f"what {option} names", "nothing")
+        raise MissingInputError(path, f"what {option} names", "nothing", "Check its spelling.")
     return path
 
 

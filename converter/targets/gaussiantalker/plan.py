@@ -115,7 +115,7 @@ def _require_options(options: Options) -> None:
     for name, path in (("--parsing", options.parsing), ("--background", options.background),
                        ("--audio-features", options.audio_features)):  # fmt: skip
         if path is not None and not path.exists():
-            raise MissingInputError(path, f"what {name} names", "nothing")
+            raise MissingInputError(path, f"what {name} names", "nothing", "Check its spelling.")
 
 
 def _require_parts(track: Track) -> tuple[Meshes, Floats, Floats]:
