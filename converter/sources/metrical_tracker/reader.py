@@ -609,7 +609,9 @@ class _Reader:
             return None
         if lost:
             raise MissingInputError(
-                lost[0], "the mesh of this frame", f"nothing ({len(lost)} of {len(paths)} are missing)",
+                lost[0],
+                "the mesh of this frame",
+                f"nothing ({len(lost)} of {len(paths)} are missing)",
                 "Track these frames again, or remove their .frame files to leave them out.",
             )  # fmt: skip
         return MeshFiles(tuple(paths), self.options.limits)
