@@ -231,13 +231,13 @@ def _shift(image: Image, tx: float, ty: float, size: Size) -> Image:
     taps = _bicubic_taps(fraction_x), _bicubic_taps(fraction_y)
     shifted = np.empty((*size.shape, 3), np.uint8)
     # OpenCV filters uint8 to uint8 without vector instructions, to float32 with them; bands of
-    # rows keep the float32 inside the processor's cache. Together 1.6 times as fast.
+    # rows keep the float32 inside the processor's cache. Together 1.7 times as fast.
     for top in range(0, size.height, _BAND_ROWS):
         bottom = min(top + _BAND_ROWS, size.height)
         band = cv2.sepFilter2D(region[top : bottom + 3], cv2.CV_32F, *taps, anchor=(1, 1))
-        band = band[1 : 1 + bottom - top, 1 : 1 + size.width]
-        positive = cv2.threshold(band, 0, 0, cv2.THRESH_TOZERO)[1]
-        cv2.convertScaleAbs(positive, dst=shifted[top:bottom])  # rounds, and saturates at 255
+        cv2.threshold(band, 0, 0, cv2.THRESH_TOZERO, dst=band)
+        inner = band[1 : 1 + bottom - top, 1 : 1 + size.width]
+        cv2.convertScaleAbs(inner, dst=shifted[top:bottom])  # rounds, and saturates at 255
     return shifted
 
 

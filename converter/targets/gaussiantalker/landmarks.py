@@ -68,4 +68,5 @@ def lms_text(points: Floats) -> str:
     Detectors count pixel centres from 0, so these are index coordinates (reader:
     scene/talking_dataset_readers.py:282).
     """
-    return "".join(f"{x:f} {y:f}\n" for x, y in index_from_pixels(points))
+    numbers = index_from_pixels(points).ravel().tolist()
+    return ("{:f} {:f}\n" * len(points)).format(*numbers)
