@@ -14,7 +14,7 @@ import numpy as np
 
 from converter.errors import MissingInputError
 from converter.geometry.crop import BBox, Crop
-from converter.geometry.pixels import Floats, Size
+from converter.geometry.pixels import Floats
 from converter.media.images import ImageFiles
 from converter.track import Frames
 from fitting.crop.certificate import (
@@ -26,6 +26,7 @@ from fitting.crop.certificate import (
     is_legal,
 )
 from fitting.crop.mapping import Grey, Mapping, render_grey
+from fitting.crop.padding import PaddingSearch, border, padded
 from fitting.crop.refine import Agreement, Pair, Ranking, climb, climb_by_pixels, descend, residual
 from fitting.crop.search import Estimate, find_features, mirrored
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
@@ -42,6 +43,7 @@ _BLANK_STD = 1.5
 _DARK = 24
 _MAX_ANGLE_DEG = 1.0
 _MAX_STRETCH = 0.02
+_MANY_INLIERS = 16
 _MORE_FRAMES = 9
 _SHRINKS = (1, 2, 4)
 _MAX_TWINS = 64
@@ -301,47 +303,32 @@ class _Recovery:
     def _padding(self, pair: Pair, mapping: Mapping) -> _Padding:
         """Settle what was cut and what padded; the mapping, hence the cameras, is the same for all.
 
-        Black rows alone prove nothing: they may be a black background. A crop is chosen for them
-        only where the pixels beside them show that the background was not replaced.
+        Every padding that the border of the crop suggests is compared whole; where none is equal,
+        the rows in question decide (`fitting.crop.padding`).
         """
         least = next(mapping.crops(self._size, self._output))
-        plain = self._compare(pair, least)
-        if plain.max_abs_diff <= 1:
-            return _Padding(self._twins(pair, mapping, least, plain), plain)
-        dark = _dark_border(pair.crop)
-        extents = mapping.size.width / self._output.width, mapping.size.height / self._output.height
-        needed = mapping.pad_needed(self._size)
-        best, best_crop = plain, least
-        wide: list[Crop] = []
-        for axis in (0, 1):
-            rows = round(dark[axis] * extents[axis])
-            if rows <= needed[axis] + 1:
-                continue
-            for pad in range(max(rows - 3, needed[axis] + 1), rows + 5):
-                crop = _padded(mapping, self._size, self._output, axis, pad)
-                if crop is None:
-                    continue
-                wide.append(crop)
+        best, best_crop = self._compare(pair, least), least
+        if best.max_abs_diff > 1:
+            for crop in self._suggested(pair, mapping, least):
                 comparison = self._compare(pair, crop)
                 if comparison.max_abs_diff < best.max_abs_diff:
                     best, best_crop = comparison, crop
         if best.max_abs_diff <= 1:
             return _Padding(self._twins(pair, mapping, best_crop, best), best)
-        if not wide:
-            return _Padding((least,), plain)
-        return self._altered_padding(pair, mapping, least, wide)
+        crops = PaddingSearch(pair, mapping).settle()
+        crops = tuple(sorted(crops, key=lambda c: self._preference(c.bbox)))
+        return _Padding(crops, self._compare(pair, crops[0]))
 
-    def _altered_padding(
-        self, pair: Pair, mapping: Mapping, least: Crop, wide: list[Crop]
-    ) -> _Padding:
-        """Choose between the least padding and that of the black border, in altered images."""
-        errors = [_grey_error(pair, mapping, crop) for crop in wide]
-        order = np.argsort(errors)
-        best = wide[int(order[0])]
-        if _black_beside(pair, mapping, best):
-            return _Padding((least, best), self._compare(pair, least))
-        same = [wide[int(i)] for i in order if errors[int(i)] <= errors[int(order[0])] + 0.02]
-        return _Padding(tuple(same[:_MAX_TWINS]), self._compare(pair, best))
+    def _suggested(self, pair: Pair, mapping: Mapping, least: Crop) -> list[Crop]:
+        """Crops with more padding than needed, as the black border of an unaltered crop shows."""
+        found = []
+        extents = mapping.size.width / self._output.width, mapping.size.height / self._output.height
+        needed = (least.pad_x, least.pad_y)
+        for axis, dark in enumerate(border(pair.crop, 0, _DARK)):
+            rows = round(dark * extents[axis])
+            near = range(max(rows - 3, needed[axis] + 1), rows + 5)
+            found += [padded(mapping, self._size, self._output, axis, p) for p in near if dark]
+        return [c for c in found if c is not None]
 
     def _twins(
         self, pair: Pair, mapping: Mapping, crop: Crop, comparison: Comparison
@@ -354,7 +341,7 @@ class _Recovery:
                 pad = (crop.pad_x, crop.pad_y)[axis]
                 for _ in range(_MAX_TWINS):
                     pad += direction
-                    other = _padded(mapping, self._size, self._output, axis, pad)
+                    other = padded(mapping, self._size, self._output, axis, pad)
                     if other is None or not np.array_equal(
                         render_grey(pair.source, mapping, self._output, other.bbox), reference
                     ):
@@ -535,7 +522,8 @@ class _Recovery:
         self, checked: list[_Checked], ranking: Ranking | None, verdict: Verdict
     ) -> CropCertificate:
         crops = [c for c in checked[0].crops if all(c in other.crops for other in checked[1:])]
-        crops = crops or list(checked[0].crops[:1])
+        if not crops:  # frames disagree on the padding: none of them is certain of it
+            crops = list(dict.fromkeys(c for each in checked for c in each.crops))
         crop = crops[0]
         name = (self._crops.name, self._sources.name)
         worst = max(checked, key=lambda c: (c.comparison.max_abs_diff, c.comparison.differing_px))
@@ -579,10 +567,10 @@ class _Recovery:
             if self._locate(flipped) is not None:
                 return _Refusal("mirrored", f"{name} is {fault}")
         estimate = searcher.find(grey)
-        if estimate is not None and estimate.n_inliers >= 12:
+        if estimate is not None and estimate.n_inliers >= _MANY_INLIERS:
             if abs(estimate.angle_deg) > _MAX_ANGLE_DEG:
                 return _rotated(name, estimate.angle_deg)
-            if abs(estimate.stretch - 1) > _MAX_STRETCH:
+            if _MAX_STRETCH < abs(estimate.stretch - 1) < 1:
                 return _Refusal(
                     "stretched", f"{name} is stretched by {estimate.stretch:.3f} in width"
                 )
@@ -673,49 +661,3 @@ def _rotated(name: str, angle_deg: float) -> _Refusal:
     return _Refusal(
         "rotated", f"{name} is rotated by {abs(angle_deg):.1f} degrees against the source"
     )
-
-
-def _dark_border(grey: Grey) -> tuple[int, int]:
-    """Black columns left and right, rows above and below: the smaller number of each pair."""
-    counts = []
-    for axis in (0, 1):
-        lit = np.flatnonzero(np.percentile(grey, 98, axis=axis) > _DARK)
-        if not len(lit):
-            counts.append(0)
-            continue
-        counts.append(int(min(lit[0], grey.shape[1 - axis] - 1 - lit[-1])))
-    return counts[0], counts[1]
-
-
-def _padded(mapping: Mapping, source: Size, output: Size, axis: int, pad: int) -> Crop | None:
-    """Return the crop of a mapping with a given padding on one axis, if there is one."""
-    pads = [0, 0]
-    pads[axis] = pad
-    need = mapping.pad_needed(source)
-    if pad < 0 or any(p < n for p, n in zip(pads, need, strict=True)):
-        return None
-    box = BBox(
-        mapping.x_min + pads[0],
-        mapping.x_max - pads[0],
-        mapping.y_min + pads[1],
-        mapping.y_max - pads[1],
-    )
-    if min(box.size.width, box.size.height) < 2:
-        return None
-    crop = Crop.from_bbox(box, source, output)
-    return crop if Mapping.of_crop(crop) == mapping else None
-
-
-def _grey_error(pair: Pair, mapping: Mapping, crop: Crop) -> float:
-    """Mean absolute difference of the crop and its re-render, grey levels."""
-    rendered = render_grey(pair.source, mapping, crop.output, crop.bbox)
-    return float(np.mean(np.abs(rendered.astype(np.int16) - pair.crop)))
-
-
-def _black_beside(pair: Pair, mapping: Mapping, crop: Crop) -> bool:
-    """Whether the crop is black where the source is not, outside the padding of ``crop`` too."""
-    rendered = render_grey(pair.source, mapping, crop.output, crop.bbox)
-    lit = rendered > 2 * _DARK
-    if not lit.any():
-        return True
-    return float(np.mean(pair.crop[lit] < _DARK)) > 0.02

@@ -163,6 +163,15 @@ class Pair:
             chosen = chosen[np.linspace(0, len(chosen) - 1, _MAX_BLOCKS).astype(np.int64)]
         return chosen
 
+    def covered(self, chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Pixels of the crop that lie in the chosen blocks."""
+        across, side = self.grid.width // _BLOCK, _BLOCK * self.shrink
+        mask = np.zeros(self.crop.shape, np.bool_)
+        for block in chosen:
+            y, x = int(block) // across * side, int(block) % across * side
+            mask[y : y + side, x : x + side] = True
+        return mask
+
     def blocks(self, mapping: Mapping, chosen: NDArray[np.int64]) -> Blocks:
         """Chosen blocks of the re-render, normalised."""
         return _normalised(_tiled(self.render(mapping), chosen))[0]

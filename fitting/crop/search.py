@@ -16,8 +16,9 @@ from fitting.crop.mapping import Grey
 
 _RATIO = 0.8
 _MIN_INLIERS = 8
-_SIDES = (800, 1600)
-"""Longer side, px, at which features of the source are found; the next one where one fails."""
+_ATTEMPTS = ((800, 0.04), (1600, 0.04), (1600, 0.01), (400, 0.01))
+"""Longer side of the source, px, and SIFT's contrast threshold; the next where one finds little."""
+_ENOUGH = 20
 _CROP_SIDE = 512
 _MAX_FEATURES = 1500
 
@@ -59,13 +60,11 @@ class Features:
         return len(self.points)
 
 
-def find_features(image: Grey, side: int, upscale: bool = False) -> Features:
-    """SIFT features of an image scaled to ``side`` px on its longer side, in its own pixels."""
+def find_features(image: Grey, side: int, contrast: float = 0.04) -> Features:
+    """SIFT features of an image scaled down to ``side`` px on its longer side, in its own px."""
     import cv2
 
-    scale = side / max(image.shape)
-    if scale > 1 and not upscale:
-        scale = 1.0
+    scale = min(side / max(image.shape), 1.0)
     size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale != 1 else image
     # A dark frame has features once its range is used.
@@ -73,7 +72,7 @@ def find_features(image: Grey, side: int, upscale: bool = False) -> Features:
     if 0 < high - low < 160:
         small = np.clip((small.astype(np.float32) - low) * (255 / (high - low)), 0, 255)
         small = small.astype(np.uint8)
-    sift = cv2.SIFT.create(_MAX_FEATURES)
+    sift = cv2.SIFT.create(_MAX_FEATURES, contrastThreshold=contrast)
     keypoints, descriptors = sift.detectAndCompute(small, None)
     if descriptors is None:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
@@ -124,26 +123,28 @@ class Searcher:
 
     def __init__(self, source: Grey) -> None:
         self._source = source
-        self._features: dict[int, Features] = {}
+        self._features: dict[tuple[int, float], Features] = {}
 
-    def features(self, side: int) -> Features:
+    def features(self, side: int, contrast: float) -> Features:
         """Features of the source at a size."""
-        if side not in self._features:
-            self._features[side] = find_features(self._source, side)
-        return self._features[side]
+        key = min(side, max(self._source.shape)), contrast
+        if key not in self._features:
+            self._features[key] = find_features(self._source, *key)
+        return self._features[key]
 
     def find(self, crop: Grey) -> Estimate | None:
         """Estimate where a crop lies; None where nothing matches."""
         height, width = crop.shape
         best: Estimate | None = None
-        found = find_features(crop, _CROP_SIDE)
-        for side in _SIDES:
-            estimate = match(found, self.features(side), width, height)
+        found: dict[float, Features] = {}
+        for side, contrast in _ATTEMPTS:
+            if contrast not in found:
+                found[contrast] = find_features(crop, _CROP_SIDE, contrast)
+            source = self.features(side, contrast)
+            estimate = match(found[contrast], source, width, height)
             if estimate is not None and (best is None or estimate.n_inliers > best.n_inliers):
                 best = estimate
-            if best is not None and best.n_inliers >= 20:
-                break
-            if max(self._source.shape) <= side:
+            if best is not None and best.n_inliers >= _ENOUGH:
                 break
         return best
 

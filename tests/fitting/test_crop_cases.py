@@ -17,7 +17,7 @@ from fixtures.synthetic.crop_cases import CASES, IMPOSSIBLE, POSSIBLE, CropCase,
 ALWAYS = {
     "png", "clipped at two borders", "odd box, 301x260", "hand-made, padded inside",
     "beyond the frame", "4K to 256, 8.2 times", "portrait, clipped", "jpg 50, 256",
-    "source recompressed 60", "black matte", "green matte, jpg 75", "noise", "blur, jpg 75",
+    "source recompressed 60", "black matte, clipped", "white matte", "green matte, jpg 75", "noise", "blur, jpg 75",
     "occluder", "one level", "dark, jpg 75", "one frame", "names off by one, noisy",
     "black bars where the padding begins", "other video, small", "mirrored", "rotated 0.4 degrees",
     "mixed boxes, 4 px apart", "whole frames", "whole frames, squeezed", "blank",

@@ -1,0 +1,205 @@
+"""How much of a mapping was cut, and how much padded, in images whose pixels were altered.
+
+The cameras do not depend on it, the four integers do. Black rows alone prove nothing (they may be a
+black background), and altered images compare to no render exactly. So the rows and columns that two
+paddings render differently are looked at: do they show the source, or what the padding became?
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.geometry.crop import BBox, Crop
+from converter.geometry.pixels import Floats, Size
+from fitting.crop.mapping import Grey, Mapping, render_grey
+from fitting.crop.refine import Pair
+
+_MIN_CONTRAST = 12
+_MIN_PIXELS = 20
+_NEAR = 0.35
+_SHOWN, _HIDDEN, _COVERED = 0.25, 0.05, 0.75
+_STEPS = 3
+_BORDER_LEVELS = 24
+_MATTE_SHARE = 0.02
+_MAX_AMBIGUOUS = 8
+_CLEAN, _MIN_CLEAN = 0.95, 12
+"""Correlation of blocks that show nothing but the source, and how many are enough."""
+
+
+def padded(mapping: Mapping, source: Size, output: Size, axis: int, pad: int) -> Crop | None:
+    """Return the crop of a mapping with a given padding on one axis, if there is one.
+
+    Parameters
+    ----------
+    mapping, source, output
+        The padded rectangle, and the sizes of the source frame and of the crop.
+    axis
+        0: padded left and right, 1: above and below.
+    pad
+        Padding per side, source px.
+
+    """
+    pads = [0, 0]
+    pads[axis] = pad
+    need = mapping.pad_needed(source)
+    if pad < 0 or any(p < n for p, n in zip(pads, need, strict=True)):
+        return None
+    box = BBox(
+        mapping.x_min + pads[0],
+        mapping.x_max - pads[0],
+        mapping.y_min + pads[1],
+        mapping.y_max - pads[1],
+    )
+    if min(box.size.width, box.size.height) < 2:
+        return None
+    crop = Crop.from_bbox(box, source, output)
+    return crop if Mapping.of_crop(crop) == mapping else None
+
+
+def border(crop: Grey, level: float, tolerance: float) -> tuple[int, int]:
+    """Columns left and right, rows above and below, of one level: the smaller count of each."""
+    counts = []
+    for axis in (0, 1):
+        off = np.percentile(np.abs(crop - np.float32(level)), 98, axis=axis)
+        other = np.flatnonzero(off > tolerance)
+        counts.append(0 if not len(other) else int(min(other[0], len(off) - 1 - other[-1])))
+    return counts[0], counts[1]
+
+
+@dataclass(frozen=True)
+class PaddingSearch:
+    """Settles the padding of one frame.
+
+    Attributes
+    ----------
+    pair
+        Crop and source.
+    mapping
+        What the crop shows; known.
+
+    """
+
+    pair: Pair
+    mapping: Mapping
+
+    def settle(self) -> tuple[Crop, ...]:
+        """Return the crops that no pixel rules out, least padding first."""
+        size, output = Size.of(self.pair.source), self.pair.output
+        least = next(self.mapping.crops(size, output))
+        tones = self._tones(least)
+        matte = self._is_matte(least, tones)
+        along = [self._along(axis, least, tones, matte=matte) for axis in (0, 1)]
+        # Only one axis is padded more than needed: the one on which the least is ruled out.
+        sure = [crops for crops in along if least not in crops]
+        crops = sure[0] if len(sure) == 1 else [least, *along[0], *along[1]]
+        return tuple(dict.fromkeys(crops))[:_MAX_AMBIGUOUS]
+
+    def _along(self, axis: int, least: Crop, tones: Floats, *, matte: bool) -> list[Crop]:
+        """Crops with padding on one axis that the pixels allow.
+
+        Where the background was replaced by the padding's level, nothing looks like padding alone.
+        """
+        pad = (least.pad_x, least.pad_y)[axis]
+        allowed: list[Crop] = []
+        here: Crop | None = least
+        for _ in range(_STEPS):
+            more = self._padded(axis, pad + 1)
+            if here is None or more is None:
+                return [*allowed, here] if here is not None else allowed
+            seen = self._between(here, more, tones)
+            if seen != "padding" or matte:
+                allowed.append(here)
+            if seen == "source":
+                return allowed
+            pad, here = pad + 1, more
+        return allowed or self._wide(axis, least, tones)
+
+    def _wide(self, axis: int, least: Crop, tones: Floats) -> list[Crop]:
+        """Choose among crops with more padding than a few rows: a box drawn by hand."""
+        extent = (self.mapping.size.width, self.mapping.size.height)[axis]
+        length = (self.pair.output.width, self.pair.output.height)[axis]
+        rows = border(self.pair.crop, tones[0], _BORDER_LEVELS)[axis] * extent / length
+        wide = [self._padded(axis, p) for p in range(max(round(rows) - 4, 1), round(rows) + 5)]
+        crops = [c for c in wide if c is not None]
+        if not crops:
+            return [least]
+        errors = np.array([self._error(c, tones) for c in crops])
+        best = crops[int(np.argmin(errors))]
+        equal = [c for c, e in zip(crops, errors, strict=True) if e <= errors.min() + 0.02]
+        return [best, *(c for c in equal if c != best)]
+
+    def _padded(self, axis: int, pad: int) -> Crop | None:
+        return padded(self.mapping, Size.of(self.pair.source), self.pair.output, axis, pad)
+
+    def _render(self, crop: Crop) -> Grey:
+        return render_grey(self.pair.source, self.mapping, crop.output, crop.bbox)
+
+    def _tones(self, least: Crop) -> Floats:
+        """What became of each of the 256 grey levels, by the blocks that agree; gaps bridged."""
+        rendered, crop = self._render(least), self.pair.crop
+        chosen = self.pair.choose(self.mapping, agrees=_CLEAN)
+        if len(chosen) < _MIN_CLEAN:
+            chosen = self.pair.choose(self.mapping)
+        used = self.pair.covered(chosen)
+        levels = rendered[used]
+        counts = np.bincount(levels, minlength=256)
+        sums = np.bincount(levels, weights=crop[used], minlength=256)
+        known = np.flatnonzero(counts >= _MIN_PIXELS)
+        if len(known) < 2:
+            return np.arange(256, dtype=np.float64)
+        values = sums[known] / counts[known]
+        tones: Floats = np.interp(np.arange(256), known, values)
+        black = self._padding_level(least)
+        if black is None:
+            low = known[: max(len(known) // 2, 2)]
+            slope, offset = np.polyfit(low, values[: len(low)], 1)
+            black = float(np.clip(offset, 0, values[0])) if slope > 0 else 0.0
+        tones[: known[0]] = np.linspace(black, values[0], known[0], endpoint=False)
+        tones[0] = black
+        return tones
+
+    def _padding_level(self, least: Crop) -> float | None:
+        """Median level of the crop where every possible box pads; None where none has to."""
+        outside = np.zeros(self.pair.crop.shape, bool)
+        for axis, pad in enumerate((least.pad_x, least.pad_y)):
+            extent = (self.mapping.size.width, self.mapping.size.height)[axis]
+            rows = int((pad - 2) * self.pair.crop.shape[1 - axis] / extent)
+            if rows > 0:
+                edge = outside if axis else outside.T
+                edge[:rows] = edge[-rows:] = True
+        return float(np.median(self.pair.crop[outside])) if outside.any() else None
+
+    def _between(
+        self, less: Crop, more: Crop, tones: Floats
+    ) -> Literal["source", "padding", "unknown"]:
+        """Say what is seen where two paddings differ."""
+        a, b = tones[self._render(less)], tones[self._render(more)]
+        differs = np.abs(a - b) > _MIN_CONTRAST
+        if int(differs.sum()) < _MIN_PIXELS:
+            return "unknown"
+        towards: NDArray[np.float64] = (self.pair.crop[differs] - a[differs]) / (
+            b[differs] - a[differs]
+        )
+        shown = float(np.mean(np.abs(towards) < _NEAR))
+        covered = float(np.mean(np.abs(towards - 1) < _NEAR))
+        if shown > _SHOWN and shown > covered / 2:
+            return "source"
+        return "padding" if shown < _HIDDEN and covered > _COVERED else "unknown"
+
+    def _error(self, crop: Crop, tones: Floats) -> float:
+        return float(np.mean(np.abs(tones[self._render(crop)] - self.pair.crop)))
+
+    def _is_matte(self, least: Crop, tones: Floats) -> bool:
+        """Whether the crop has the padding's level where the source has not, inside its border."""
+        across, down = border(self.pair.crop, tones[0], _BORDER_LEVELS)
+        height, width = self.pair.crop.shape
+        inner = np.s_[down + 1 : max(height - down - 1, 0), across + 1 : max(width - across - 1, 0)]
+        expected, crop = tones[self._render(least)][inner], self.pair.crop[inner]
+        lit = np.abs(expected - tones[0]) > 2 * _BORDER_LEVELS
+        if not lit.any():
+            return True
+        return float(np.mean(np.abs(crop[lit] - tones[0]) < _BORDER_LEVELS)) > _MATTE_SHARE
