@@ -29,6 +29,7 @@ _SOFTER, _HARDER = 0.1, 8.0
 _RELATIVE_DECREASE = 1e-8
 _LARGEST_TURN = 1.0  # rad, and log units, per step: further the linearisation says nothing
 _POINTS_AT_ONCE = 1 << 15
+_SMALLEST_STEP = 1e-10  # rad, and log units
 _REMAINDER = 1e-15  # NDC per point; a cost below it is zero
 
 
@@ -168,7 +169,8 @@ def _solve_portion(problem: Problem, start: State, settings: Settings) -> Soluti
         sharp = _is_sharp(point.eps, settings)
         floor = _REMAINDER * problem.weights.sum(axis=1)
         done = active & better & sharp & (damping < 1) & ~enough
-        done |= active & sharp & (np.minimum(trial_cost, point.cost) <= floor)
+        nothing_left = np.minimum(trial_cost, point.cost) <= floor
+        done |= active & sharp & (nothing_left | (np.abs(step).max(axis=1) < _SMALLEST_STEP))
         stuck = active & ~better & (damping >= _DAMPING_MOST)
         point = trial.where(better, point)
         damping = np.where(better, np.maximum(damping * _SOFTER, _DAMPING_LEAST), damping * _HARDER)
@@ -317,6 +319,7 @@ def solve_sequence(
                 history.setdefault(name, []).append(value)
         else:
             converged = sharp and (damping >= _DAMPING_MOST or before <= floor)
+            converged = converged or (sharp and float(np.abs(step).max()) < _SMALLEST_STEP)
             if damping >= _DAMPING_MOST:
                 break
             damping *= _HARDER
