@@ -301,7 +301,7 @@ def _run_lm(
     if plan.redescends:
         problem, plan, solution = _without_outliers(problem, plan, solution)
     prior = 0.0
-    if plan.fov != "fixed":
+    if plan.fov == "shared" or (plan.fov == "free" and plan.prior_sigma is not None):
         solution, prior = _with_focal(problem, plan, solution)
     if smoothing is None or not linked.any():
         return solution, None
@@ -331,7 +331,8 @@ def _with_focal(problem: Problem, plan: _Plan, solution: Solution) -> tuple[Solu
         last = noise.ndc
         if plan.prior_sigma is not None:
             prior = noise.objective_per_nat / plan.prior_sigma**2
-        settings = plan.softened(noise).settings(problem, prior)
+        soft = plan.softened(noise) if plan.fov == "shared" else plan
+        settings = soft.settings(problem, prior)
         bounded = np.clip(solution.state.log_f, settings.low, settings.high)
         begin = solution.state.with_focal(bounded)
         solution = _continued(solution, solve(problem, begin, settings))

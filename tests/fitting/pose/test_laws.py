@@ -176,6 +176,19 @@ def test_missing_landmarks_are_masked(missing: float, solver: str) -> None:
     )
 
 
+def test_terms_are_means_over_what_is_seen() -> None:
+    s = scene([15.0, -20.0])
+    landmarks = s.noisy(2.0)
+    landmarks[0, :9] = np.nan
+    found = fit(s, landmarks)
+    there = found.intrinsics.project(found.w2c(s.points))
+    ndc = np.linalg.norm(there - landmarks, axis=-1) / 128
+    assert found.terms["face"] == pytest.approx(300 * ndc[:, 17:].mean(axis=1).sum())
+    assert found.terms["jaw"] == pytest.approx(200 * np.nanmean(ndc[:, :17], axis=1).sum())
+    px = np.sqrt(np.nanmean((ndc * 128) ** 2, axis=1))
+    np.testing.assert_allclose(found.rmse_px, px, rtol=1e-9)
+
+
 def test_adam_survives_exact_hits() -> None:
     """A start on the answer has distance 0 everywhere, where the original turns into NaN."""
     s = scene([0.0, 25.0])
