@@ -144,7 +144,7 @@ def _against_the_schedule(table: Table, points: Floats, quick: bool) -> None:
                 "1500 Adam steps, torch autograd": lambda s=s: adam_torch(s, 30 if quick else 1500),
                 "1500 Adam steps, numpy": lambda s=s: adam(s),
             },
-            1 if quick else 3,
+            1 if quick or n > 64 else 2,
         )
         fast = costs["lm"]
         for name, cost in costs.items():

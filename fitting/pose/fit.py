@@ -175,7 +175,8 @@ def fit_rigid(
     solver
         ``"lm"``, or ``"adam"``: the reference's schedule, to compare with.
     start
-        World-to-camera poses (N) to start from. None: lm finds its own, adam takes the reference's.
+        World-to-camera poses (N) to start from; one that is NaN, or behind the camera, is replaced
+        by a frontal one. None: lm finds its own, adam takes the reference's.
     focal_prior
         Standard deviation of the focal length around K's, as a fraction; None: no prior. Its pull
         against the data is that of likelihoods, with noise measured from the residuals.
@@ -283,7 +284,7 @@ def _run_adam(
     if plan.sharpest != SHARPEST or plan.redescends:
         raise ConventionError("fit: robust", "norm with adam", "another")
     coupling = None if smoothing is None else camera_coupling(smoothing, linked)
-    begin = frontal(problem.focal.mean(axis=1)) if start is None else start
+    begin = _usable(problem, start)
     return reference_schedule(problem, begin, plan.fov, plan.limits_deg, coupling), coupling
 
 
@@ -374,14 +375,23 @@ def _without_outliers(
     return reweighted, sharper, solution
 
 
+def _usable(problem: Problem, start: Pose | None) -> Pose:
+    """Return the start, frontal where it says nothing."""
+    rest = frontal(problem.focal.mean(axis=1))
+    if start is None:
+        return rest
+    with np.errstate(invalid="ignore"):
+        in_front = start.t[:, 2] + start.R[:, 2] @ problem.centre > 0  # False where NaN
+    known = in_front & np.isfinite(start.t).all(axis=1) & np.isfinite(start.R).all(axis=(1, 2))
+    return Pose(
+        np.where(known[:, None, None], start.R, rest.R), np.where(known[:, None], start.t, rest.t)
+    )
+
+
 def _started(problem: Problem, start: Pose | None) -> State:
+    state = State.of(_usable(problem, start), problem.centre, np.zeros(len(problem)))
     if start is not None:
-        known = np.asarray(np.isfinite(start.t).all(axis=1))[:, None]
-        rest = frontal(problem.focal.mean(axis=1))
-        R = np.where(known[..., None], start.R, rest.R)
-        t = np.where(known, start.t, rest.t)
-        return State.of(Pose(R, t), problem.centre, np.zeros(len(problem)))
-    state = State.of(frontal(problem.focal.mean(axis=1)), problem.centre, np.zeros(len(problem)))
+        return state
     for portion in portions(problem):
         state = robust_posit(problem.take(portion)).scattered(state, portion)
     return state

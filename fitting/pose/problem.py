@@ -23,6 +23,9 @@ from converter.geometry.pixels import Floats
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
 
+_FARTHEST_PX, _FARTHEST_M = 1e7, 1e4
+"""Beyond these a landmark or a head point is damage, and its square may overflow."""
+
 MIN_POINTS = 4
 """Fewest landmarks that a frame is fitted to; with three a pose is not unique."""
 
@@ -211,6 +214,8 @@ def build_problem(
     if seen.ndim != 3 or seen.shape[-1] != 2 or 0 in seen.shape:
         raise ConventionError("fit: landmarks", "shape (N, P, 2)", f"{seen.shape}")
     n_frames, n_points = seen.shape[:2]
+    if np.any(np.abs(seen) > _FARTHEST_PX):
+        raise ConventionError("fit: landmarks", f"px below {_FARTHEST_PX:g}, or NaN", "beyond")
     head = _points("points", points, n_frames, n_points)
     chosen = _groups(groups, n_points)
     own = _own_weights(weights, n_frames, n_points)
@@ -272,8 +277,10 @@ def _points(name: str, points: ArrayLike, n_frames: int, n_points: int) -> Float
     if head.ndim != 3 or head.shape[1:] != (n_points, 3) or len(head) not in (1, n_frames):
         expected = f"shape ({n_frames}, {n_points}, 3) or ({n_points}, 3)"
         raise ConventionError(f"fit: {name}", expected, f"{np.shape(points)}")
-    if not np.isfinite(head).all():
-        raise ConventionError(f"fit: {name}", "finite metres", "NaN or infinity")
+    if not (np.abs(head) < _FARTHEST_M).all():
+        raise ConventionError(
+            f"fit: {name}", f"finite metres below {_FARTHEST_M:g}", "NaN, infinity, or beyond"
+        )
     return head
 
 
@@ -324,6 +331,8 @@ def _with_ears(
         raise ConventionError("fit: ears", f"landmarks ({n_frames}, E, 2)", f"{marks.shape}")
     if not (np.isfinite(ears.weight) and ears.weight > 0):
         raise ConventionError("fit: ears", "a weight above 0", str(ears.weight))
+    if np.any(np.abs(marks) > _FARTHEST_PX):
+        raise ConventionError("fit: ears", f"px below {_FARTHEST_PX:g}, or NaN", "beyond")
     sides = [_points("ears", p, n_frames, marks.shape[1]) for p in (ears.left, ears.right)]
     n = max(len(p) for p in (head, *sides))
     parts = [np.broadcast_to(p, (n, *p.shape[1:])) for p in (head, *sides)]

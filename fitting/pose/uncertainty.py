@@ -107,6 +107,11 @@ def measure_uncertainty(
         b[i] = (j * two**2) @ np.swapaxes(j, 1, 2)
     variance = noise.ndc**2 / (_NORM_EFFICIENCY if robust else 1.0)
     a[~problem.fittable] = np.eye(N_PARAMETERS)
+    # One faint made-up observation of everything: what the landmarks do not tell comes out as huge,
+    # not as a singular matrix.
+    faint = 1e-12 * np.diagonal(a, axis1=1, axis2=2)[:, :6].max(axis=1)[:, None, None] * np.eye(6)
+    a[:, :6, :6] += faint
+    b[:, :6, :6] += faint * problem.weights.max(axis=1)[:, None, None]
     poses = np.linalg.inv(a[:, :6, :6])
     covariance = np.zeros_like(a)
     covariance[:, :6, :6] = poses @ b[:, :6, :6] @ poses * variance
@@ -114,18 +119,18 @@ def measure_uncertainty(
     if focal != "fixed":
         # The focal length by what each frame knows of it once its own pose is free.
         slope = -(poses @ a[:, :6, 6:])[..., 0]
-        own = a[:, 6, 6] + np.einsum("nk,nk->n", a[:, :6, 6], slope)
+        known = a[:, 6, 6] + np.einsum("nk,nk->n", a[:, :6, 6], slope)
         lift = np.concatenate([slope, np.ones((n, 1))], axis=1)
         scatter = np.einsum("nk,nkl,nl->n", lift, b, lift)
-        own, scatter = own * problem.fittable, scatter * problem.fittable
+        known, scatter = known * problem.fittable, scatter * problem.fittable
         if focal == "shared":
-            own, scatter = np.full(n, own.sum()), np.full(n, scatter.sum())
+            known, scatter = np.full(n, known.sum()), np.full(n, scatter.sum())
         with np.errstate(divide="ignore", invalid="ignore"):
-            focal_variance = variance * scatter / own**2
+            focal_variance = variance * scatter / known**2
             if prior_sigma is not None:
                 focal_variance = 1 / (1 / focal_variance + 1 / prior_sigma**2)
         covariance += focal_variance[:, None, None] * lift[:, :, None] * lift[:, None, :]
-    diagonal = np.diagonal(covariance, axis1=1, axis2=2).copy()
+    diagonal = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
     diagonal[~problem.fittable] = np.nan
     depth = diagonal[:, 5] + diagonal[:, 6] + 2 * covariance[:, 5, 6]
     return Uncertainty(

@@ -102,8 +102,9 @@ def test_a_start_is_taken_and_need_not_be_good() -> None:
     assert_same_cameras(fit(s, start=s.w2c).w2c, s.w2c)
     far = Pose(s.w2c.R[::-1].copy(), s.w2c.t * 1.5)
     assert_same_cameras(fit(s, start=far).w2c, s.w2c)
-    unknown = Pose(s.w2c.R, np.where([[True], [False]], s.w2c.t, np.nan))
-    assert_same_cameras(fit(s, start=unknown).w2c, s.w2c)
+    for nothing in (np.nan, -1.0):
+        unknown = Pose(s.w2c.R, np.where([[True], [False]], s.w2c.t, nothing))
+        assert_same_cameras(fit(s, start=unknown).w2c, s.w2c)
 
 
 @pytest.mark.parametrize("side", [-1, 1])
@@ -253,6 +254,22 @@ def test_stated_uncertainty_is_the_scatter(fov: str, robust: str) -> None:
         assert np.mean(std.focal) == pytest.approx(focal, rel=0.2)
 
 
+@pytest.mark.parametrize("head", ["one point", "a line", "a plane"])
+@pytest.mark.parametrize("fov", ["fixed", "shared"])
+def test_heads_that_tell_too_little_end_with_huge_uncertainty(head: str, fov: str) -> None:
+    s = scene([10.0, -20.0])
+    keep = {"one point": 0, "a line": 1, "a plane": 2}[head]
+    points = s.points * (np.arange(3) < keep) + [0.01, 0.02, 0.03]
+    landmarks = s.intrinsics.project(s.w2c(points))
+    noisy = landmarks + np.random.default_rng(0).normal(0, 1, landmarks.shape)
+    for robust in ("norm", "squares", "redescending"):
+        found = fit_rigid(points, noisy, s.intrinsics, groups=IBUG_68, fov=fov, robust=robust)  # type: ignore[arg-type]
+        assert np.isfinite(found.w2c.R).all()
+        assert np.median(found.rmse_px) < 4
+        if head != "a plane":
+            assert np.all(found.std.rotation_deg > 90)
+
+
 def test_a_prior_holds_the_focal_length_as_far_as_it_says() -> None:
     s = scene(np.linspace(-40, 40, 8), 20.0)
     K = replace(s.intrinsics, fx=s.intrinsics.fx * 1.2, fy=s.intrinsics.fy * 1.2)
@@ -289,6 +306,9 @@ BAD = [
     ({"landmarks": np.zeros((0, 68, 2))}, "landmarks"),
     ({"points": np.zeros((67, 3))}, "points"),
     ({"points": np.full((68, 3), np.nan)}, "finite metres"),
+    ({"points": np.full((68, 3), 1e200)}, "finite metres"),
+    ({"landmarks": np.full((2, 68, 2), 1e200)}, "landmarks"),
+    ({"landmarks": np.full((2, 68, 2), -np.inf)}, "landmarks"),
     ({"weights": np.ones(67)}, "weights"),
     ({"weights": -np.ones(68)}, "weights"),
     ({"groups": (Group("a", (0, 68), 1.0),)}, "groups"),
