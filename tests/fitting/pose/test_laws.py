@@ -14,6 +14,9 @@ from converter.geometry import Pose
 from converter.geometry.pixels import Floats, Size
 from fitting import RigidFit, fit_rigid
 from fitting.pose import IBUG_68, CameraSmoothing, Ears, Group, HeadSmoothing
+from fitting.pose.problem import build_problem
+from fitting.pose.state import State
+from fitting.pose.terms import view
 from tests.fitting.pose.scenes import Scene, head_points, scene
 from tests.strategies import floats
 
@@ -191,11 +194,25 @@ def test_terms_are_means_over_what_is_seen() -> None:
 
 
 def test_adam_survives_exact_hits() -> None:
-    """A start on the answer has distance 0 everywhere, where the original turns into NaN."""
-    s = scene([0.0, 25.0])
-    found = fit(s, solver="adam", start=s.w2c)
-    assert np.isfinite(found.w2c.R).all()
+    """A landmark that the start hits exactly has distance 0, where the original turns into NaN."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 16
+    points = np.concatenate([corners, np.zeros((1, 3))])
+    s = scene([0.0], points=points, offset=(0.0, 0.0))
+    start = Pose(s.w2c.R, np.array([[0.0, 0.0, 1.0]]))
+    landmarks = s.landmarks.copy()
+    landmarks[0, -1] = [128.0, 128.0]
+    problem = build_problem(points, landmarks, s.intrinsics)
+    assert view(problem, State.of(start, problem.centre, np.zeros(1))).distance[0, -1] == 0
+    found = fit_rigid(points, landmarks, s.intrinsics, solver="adam", start=start)
     assert s.rotation_error_deg(found.w2c).max() < 3
+    assert found.rmse_px[0] < 3
+
+
+def test_noise_counts_what_the_pose_took_up() -> None:
+    """Eight landmarks: 6 of 16 numbers go into the pose."""
+    s = scene(np.linspace(-40, 40, 300), points=head_points()[[8, 0, 16, 30, 36, 45, 48, 54]])
+    found = fit_rigid(s.points, s.noisy(1.0), s.intrinsics, robust="squares")
+    assert found.std.noise_px == pytest.approx(1.0, rel=0.06)
 
 
 def outliers(kind: str, landmarks: Floats, rng: np.random.Generator) -> Floats:
