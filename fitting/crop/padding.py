@@ -22,6 +22,7 @@ _MIN_CONTRAST = 12
 _MIN_PIXELS = 20
 _NEAR = 0.35
 _SHOWN, _HIDDEN, _COVERED = 0.25, 0.05, 0.75
+_FOLLOWS = 0.5
 _STEPS = 3
 _BORDER_LEVELS = 24
 _MATTE_SHARE = 0.02
@@ -187,8 +188,15 @@ class PaddingSearch:
         shown = float(np.mean(np.abs(towards) < _NEAR))
         covered = float(np.mean(np.abs(towards - 1) < _NEAR))
         if shown > _SHOWN and shown > covered / 2:
-            return "source"
+            return "source" if self._varies_with(a[differs], self.pair.crop[differs]) else "unknown"
         return "padding" if shown < _HIDDEN and covered > _COVERED else "unknown"
+
+    @staticmethod
+    def _varies_with(source: Floats, crop: NDArray[np.uint8]) -> bool:
+        """Whether pixels follow the source, and are not one colour that happens to be near it."""
+        if min(float(np.std(source)), float(np.std(crop))) < 1:
+            return False
+        return float(np.corrcoef(source, crop)[0, 1]) > _FOLLOWS
 
     def _error(self, crop: Crop, tones: Floats) -> float:
         return float(np.mean(np.abs(tones[self._render(crop)] - self.pair.crop)))
