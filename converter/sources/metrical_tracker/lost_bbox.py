@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.errors import MissingInputError
+from converter.errors import MissingInputError, UncropError
 from converter.findings import Finding
+from converter.geometry.crop import Crop
 from converter.media.files import scan_folder
 from converter.media.images import ImageFiles, list_images
 from converter.media.limits import Limits
 from converter.media.video import VideoFrames
-from converter.registry import ReadOptions
+from converter.registry import Progress, ReadOptions
 from converter.sources.metrical_tracker.folders import (
     VIDEO_SUFFIXES,
     TrackFolders,
@@ -21,7 +22,7 @@ from converter.sources.metrical_tracker.folders import (
     looks_like_track,
 )
 from converter.track import Frames
-from fitting.crop import CropCertificate
+from fitting.crop import recover_crop
 
 _DEFAULT_FPS = 25.0
 _N_STEM = 12
@@ -91,21 +92,37 @@ def numbered_crops(
     return files, tuple(i + begin_frames for i in known)
 
 
-def recovery_finding(where: object, certificate: CropCertificate) -> Finding:
-    """Say what became of a lost bbox.pt."""
-    if certificate.is_recovered:
-        return Finding(
-            "bbox-recovered",
-            "warning",
-            str(where),
-            f"bbox.pt is missing and was recovered: {certificate}.",
-            fix="Keep it: uncrop recover-bbox writes it.",
-        )
-    return Finding(
+def recover_or_say(
+    where: object,
+    crops: Frames,
+    guesses: Sequence[int] | None,
+    sources: Frames,
+    progress: Progress,
+) -> tuple[Crop | None, Finding]:
+    """Recover a lost bbox while reading a track, which goes on without it if that fails."""
+    try:
+        certificate = recover_crop(crops, sources, guesses, progress=progress)
+    except UncropError as error:
+        reason = str(error)
+    else:
+        if certificate.crop is not None:
+            return certificate.crop, Finding(
+                "bbox-recovered",
+                "warning",
+                str(where),
+                f"bbox.pt is missing and was recovered: {certificate}.",
+                fix="uncrop recover-bbox writes it.",
+            )
+        if certificate.cause == "not-cropped":
+            return None, Finding(
+                "images-whole", "info", str(where), f"no bbox.pt is needed: {certificate.reason}."
+            )
+        reason = f"{certificate.reason}."
+    return None, Finding(
         "bbox-not-recovered",
         "warning",
         str(where),
-        f"bbox.pt is missing and could not be recovered: {certificate.reason}.",
+        f"bbox.pt is missing and could not be recovered: {reason}",
         fix="Cameras stay in the tracker's crops.",
     )
 

@@ -46,6 +46,7 @@ from converter.sources.metrical_tracker.cameras import (
 )
 from converter.sources.metrical_tracker.evidence import landmark_residuals, settle_image_space
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
+from converter.sources.metrical_tracker.lost_bbox import numbered_crops, recover_or_say
 from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
 from converter.sources.metrical_tracker.payload import FramePayload, frame_from, read_frame
 from converter.track import Flame, Frames, InputFile, Provenance, Track, VideoFile
@@ -129,7 +130,7 @@ class _Reader:
         payloads = self._payloads()
         ids = [int(p.path.stem) for p in payloads]
         crop_size = self._crop_size(payloads)
-        crop = self._crop(crop_size)
+        crop = self._crop(crop_size, ids)
         cameras = read_cameras(payloads, crop_size, self.source_size, crop)
         self.findings += cameras.findings
         numbering = self._numbering(ids, crop)
@@ -321,14 +322,16 @@ class _Reader:
             )  # fmt: skip
         return size
 
-    def _crop(self, size: Size) -> Crop | None:
-        """How the images were cut: by bbox.pt, or not at all."""
+    def _crop(self, size: Size, ids: Sequence[int]) -> Crop | None:
+        """How the images were cut: by bbox.pt, or not at all; a lost one is recovered."""
         source, path = self.source_size, self.folders.bbox
         whole = self._whole_frame(size)
         if path is None or whole:
             if path is not None:
                 self._warn("bbox-unused", path, f"is not applied: {whole}.")
-            return Crop.whole(source, size) if source and whole else None
+            if whole:
+                return Crop.whole(source, size) if source else None
+            return self._recovered(ids)
         bbox = read_bbox(path, self.options.limits)
         if source is not None:
             self._check_bbox(path, bbox, source)
@@ -344,6 +347,25 @@ class _Reader:
             "Images that are not square were cut without resizing, or resized from whole frames: "
             "in that case remove this bbox.pt, or set crop_image: false in the yaml.",
         )
+
+    def _recovered(self, ids: Sequence[int]) -> Crop | None:
+        """Find the lost bbox again from images and source frames, if it is certain."""
+        sources: Frames | None = self.video
+        if self.source_files:
+            sources = ImageFiles.of(self.source_files, self.options.limits)
+        begin = self.options.begin_frames
+        begin = (self.folders.config.begin_frames or 0) if begin is None else begin
+        crops: tuple[Frames, tuple[int, ...] | None] | None
+        if self.images:
+            crops = ImageFiles.of(self.images, self.options.limits), None
+        else:
+            crops = numbered_crops(self.dumps, ids, begin, self.options.limits)
+        if crops is None or sources is None:
+            return None
+        where = self.folders.actor or self.folders.output
+        crop, finding = recover_or_say(where, crops[0], crops[1], sources, self.options.progress)
+        self.findings.append(finding)
+        return crop
 
     def _whole_frame(self, size: Size) -> str:
         """Why the images must be whole frames, resized; empty if they need not be."""
