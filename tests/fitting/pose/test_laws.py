@@ -15,6 +15,7 @@ from converter.geometry.pixels import Floats, Size
 from fitting import RigidFit, fit_rigid
 from fitting.pose import IBUG_68, CameraSmoothing, Ears, Group, HeadSmoothing
 from fitting.pose.problem import build_problem
+from fitting.pose.start import robust_posit
 from fitting.pose.state import State
 from fitting.pose.terms import view
 from tests.fitting.pose.scenes import Scene, head_points, scene
@@ -191,6 +192,25 @@ def test_terms_are_means_over_what_is_seen() -> None:
     assert found.terms["jaw"] == pytest.approx(200 * np.nanmean(ndc[:, :17], axis=1).sum())
     px = np.sqrt(np.nanmean((ndc * 128) ** 2, axis=1))
     np.testing.assert_allclose(found.rmse_px, px, rtol=1e-9)
+
+
+def test_points_behind_the_camera_end_a_step_unless_they_are_masked() -> None:
+    s = scene([0.0, 0.0])
+    centre = s.points.mean(axis=0)
+    inside = np.array([0.0, 0.0, 0.02])  # where the head's centre is: the camera is in the head
+    near = Pose(s.w2c.R, inside - s.w2c.R @ centre)
+    landmarks = s.landmarks.copy()
+    landmarks[1, near(s.points)[1, :, 2] < 0.01] = np.nan
+    problem = build_problem(s.points, landmarks, s.intrinsics)
+    seen = view(problem, State.of(near, problem.centre, np.zeros(2)))
+    assert seen.in_front.tolist() == [False, True]
+    assert np.isfinite(seen.dx).all()
+
+
+def test_the_start_is_near_without_noise() -> None:
+    s = scene(np.linspace(-80, 80, 9), 40.0, 10.0)
+    start = robust_posit(build_problem(s.points, s.landmarks, s.intrinsics))
+    assert s.rotation_error_deg(Pose(start.R, s.w2c.t)).max() < 0.1
 
 
 def test_adam_survives_exact_hits() -> None:
