@@ -43,9 +43,9 @@ def run(folder: Path, quick: bool) -> Table:
                 name,
                 cost.wall_s,
                 cost.cpu_s,
-                "" if cost is frames else f"{times(frames.wall_s, cost.wall_s)} the frames",
+                "" if cost is frames else f"{times(frames.alone_s, cost.alone_s)} the frames",
                 f"{_MILLISECONDS * 1000:.0f} ms" if is_cameras else "",
-                cost.wall_s < _MILLISECONDS if is_cameras else None,
+                cost.alone_s < _MILLISECONDS if is_cameras else None,
                 f"{bundle.stat().st_size / 1e6:.1f} MB" if cost is record else "",
             )
         )

@@ -30,20 +30,21 @@ def run(folder: Path, quick: bool) -> Table:
         ours = not name.startswith(("bytes", "torch"))
         # A file by itself is what `uncrop inspect` reads; tracks are read as series.
         judged = name.startswith("TorchSeries") and bool(rivals)
-        fastest = min((costs[rival].wall_s for rival in rivals), default=0.0)
+        fastest = min((costs[rival].alone_s for rival in rivals), default=0.0)
         table.rows.append(
             Row(
                 name,
                 cost.wall_s,
                 cost.cpu_s,
                 "; ".join(
-                    f"{times(costs[rival].wall_s, cost.wall_s)} {_short(rival)}" for rival in rivals
+                    f"{times(costs[rival].alone_s, cost.alone_s)} {_short(rival)}"
+                    for rival in rivals
                 )
                 if ours
                 else "",
                 "faster than both" if judged else "",
-                cost.wall_s < fastest if judged else None,
-                f"{cost.wall_s / len(paths) * 1e6:.0f} us a file",
+                cost.alone_s < fastest if judged else None,
+                f"{cost.alone_s / len(paths) * 1e6:.0f} us a file",
             )
         )
     if not rivals:

@@ -21,6 +21,14 @@ class Cost:
     wall_s: float
     cpu_s: float
 
+    @property
+    def alone_s(self) -> float:
+        """Estimate of the wall time on an otherwise idle machine, for work that does not wait.
+
+        Others on the machine add to the wall time, threads of its own to the CPU time.
+        """
+        return min(self.wall_s, self.cpu_s)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -31,7 +39,7 @@ class Row:
     name
         What was done.
     wall_s, cpu_s
-        Medians over the repetitions; None for a row that was skipped.
+        Of the cheapest repetition; None for a row that was skipped.
     ratio
         The figure that counts, as text: against what, and how often faster.
     limit
