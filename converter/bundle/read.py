@@ -98,13 +98,7 @@ def _opened(path: Path, limits: Limits) -> Iterator[_Reader]:
     """Open a bundle whose parts are those that were written; errors in it name the file."""
     with BundleFile(Path(path), limits) as file:
         reader = _Reader(file)
-        if not reader.is_unchanged():
-            raise FormatError(
-                path,
-                "the parts that were written",
-                "parts or attributes that were added, lost or changed",
-                "Write the bundle again.",
-            )
+        reader.require_unchanged()
         try:
             yield reader
         except ConventionError as error:
@@ -138,9 +132,6 @@ def check_bundle(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[Finding]:
             except FormatError as error:
                 message = f"its data are damaged: expected {error.expected}, found {error.found}."
                 findings.append(_damaged(stored.where, message))
-        if not reader.is_unchanged():
-            message = "parts or attributes were added, lost or changed."
-            findings.append(_damaged(str(path), message))
     if not findings:
         read_bundle(path, limits)
     return findings
@@ -211,13 +202,18 @@ class _Reader:
             )
         return size
 
-    def is_unchanged(self) -> bool:
-        """Whether exactly the parts and attributes are there that were written."""
+    def require_unchanged(self) -> None:
+        """Raise FormatError unless exactly the parts and attributes are there that were written."""
         hashes = {e.path: self.digest(e.path) for e in SCHEMA if self.stored(e.path)}
         values = ((a.key, self.optional(a.key)) for a in ATTRIBUTES)
         attributes = {key: value for key, value in values if value is not None}
-        unchanged: bool = content_hash(hashes, attributes) == self.required("/@content_sha256")
-        return unchanged
+        if content_hash(hashes, attributes) != self.required("/@content_sha256"):
+            raise FormatError(
+                self.path,
+                "the parts that were written",
+                "parts or attributes that were added, lost or changed",
+                "Write the bundle again.",
+            )
 
     def digest(self, path: str) -> str:
         """SHA-256 that was written with a dataset."""

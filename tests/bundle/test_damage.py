@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -216,7 +215,7 @@ def test_the_hashes_are_what_the_document_says(bundle: Path) -> None:
     assert check_bundle(bundle) == []
 
 
-def test_a_repacked_bundle_is_still_whole(bundle: Path, tmp_path: Path) -> None:
+def test_a_repacked_bundle_is_still_whole(bundle: Path) -> None:
     """Other chunks and other compression are the same data."""
     with h5py.File(bundle, "r+") as file:
         for name, rows in (("/landmarks/face68", 2), ("/flame/light", 1)):
@@ -224,6 +223,8 @@ def test_a_repacked_bundle_is_still_whole(bundle: Path, tmp_path: Path) -> None:
                 compression="gzip", compression_opts=9)  # fmt: skip
         put(file, "/flame/jaw", file["/flame/jaw"][()], chunks=(2, 6))
         put(file, "/flame/eyes", file["/flame/eyes"][()], chunks=(3, 12), shuffle=True)
-    shutil.copyfile(bundle, tmp_path / "again.h5")
+        # A chunk that no filter makes shorter is stored as it is, and says so.
+        light = file["/flame/light"]
+        light.id.write_direct_chunk((1, 0, 0), light[1].tobytes(), filter_mask=1)
     assert check_bundle(bundle) == []
     assert_same(read_bundle(bundle), full_track())

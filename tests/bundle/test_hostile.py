@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 
 from converter import registry
+from converter.bundle.contents import EncodedFrames
 from converter.bundle.read import check_bundle, read_bundle
 from converter.errors import (
     ConventionError,
@@ -27,7 +30,7 @@ from converter.errors import (
 )
 from converter.media.limits import Limits
 from converter.registry import ReadOptions
-from tests.bundle.tools import full_track, put, put_text, reseal
+from tests.bundle.tools import full_track, put, put_text, reseal, spans
 from tests.conftest import REPOSITORY
 
 SECRET = b"TOP SECRET " * 100
@@ -319,6 +322,49 @@ def test_structure(name: str, bundle: Path) -> None:
     refused(bundle, kind, match)
 
 
+@pytest.mark.parametrize("ending", ["cut", "followed"])
+def test_streams_that_do_not_end_where_they_should(ending: str, bundle: Path) -> None:
+    """All data come out, but nothing says that they are right, or something comes after."""
+    with h5py.File(bundle, "r+") as file:
+        chunk = file["/flame/light"].id
+        _, data = chunk.read_direct_chunk((0, 0, 0))
+        chunk.write_direct_chunk((0, 0, 0), data[:-4] if ending == "cut" else data + b"x")
+    with pytest.raises(FormatError, match="bytes per chunk"):
+        read_bundle(bundle)
+    assert [f.where for f in check_bundle(bundle)] == [f"{bundle}:/flame/light"]
+
+
+def test_chunks_that_overlap(bundle: Path) -> None:
+    """Two frames out of the same bytes: a small file could unfold without end."""
+    places = [position for position, _ in spans(bundle, "/mesh/vertices")]
+    first, second = struct.pack("<Q", places[0]), struct.pack("<Q", places[1])
+    data = bundle.read_bytes()
+    assert data.count(second) == 1
+    bundle.write_bytes(data.replace(second, first))
+    refused(bundle, UnsafeFileError, "/mesh/vertices: .*overlap")
+
+
+def test_data_beyond_the_end(bundle: Path) -> None:
+    data = bundle.read_bytes()
+    address = struct.pack("<Q", spans(bundle, "/mesh/vertices")[1][0])
+    assert data.count(address) == 1
+    bundle.write_bytes(data.replace(address, struct.pack("<Q", len(data) - 10)))
+    refused(bundle, FormatError, "/mesh/vertices: .*beyond its end")
+
+
+def test_meshes_are_looked_at_when_they_are_asked_for(bundle: Path) -> None:
+    with h5py.File(bundle, "r+") as file:
+        edit("/mesh/vertices", at((1, 2, 0), np.nan))(file)
+    reseal(bundle)
+    meshes = read_bundle(bundle).meshes
+    assert meshes is not None
+    assert meshes.vertices(-1).tobytes() == full_track().meshes.vertices(2).tobytes()  # type: ignore[union-attr]
+    with pytest.raises(FormatError, match=r"/mesh/vertices\[1\]"):
+        meshes.vertices(1)
+    with pytest.raises(IndexError):
+        meshes.vertices(3)
+
+
 def test_bombs(bundle: Path, tmp_path: Path) -> None:
     """Each bomb in turn, in a process that must not grow beyond 1 GB."""
     good = bundle.read_bytes()
@@ -402,6 +448,9 @@ CONTRADICTIONS: dict[str, tuple[Change, Any, str]] = {
     "one K_source": (edit("/camera/K_source", lambda k: k[0]), ConventionError, "as many"),
     "K of another image": (
         attribute("/camera/K_crop", "image_size", [256, 256]), ConventionError, "512x512"
+    ),
+    "K_source of another image": (
+        attribute("/camera/K_source", "image_size", [641, 360]), ConventionError, "640x360"
     ),
     "bbox outside": (edit("/crop/bbox", at(1, 641)), ConventionError, "inside the 640x360"),
     "bbox negative": (edit("/crop/bbox", at(0, -1)), ConventionError, "inside"),
@@ -547,12 +596,12 @@ def test_images_that_are_none(with_images: Path) -> None:
         put(file, "/images/crop/data", data)
     reseal(with_images)
     frames = read_bundle(with_images).crop_frames
-    assert frames is not None
+    assert isinstance(frames, EncodedFrames)
     assert frames.read(1).shape == (*frames.size.shape, 3)
     with pytest.raises(FormatError, match="crop/data"):
         frames.read(0)
-    with pytest.raises(UnsafeFileError):
-        read_bundle(with_images, Limits(file_bytes=1000)).crop_frames.read(1)  # type: ignore[union-attr]
+    with pytest.raises(UnsafeFileError, match="ordinary size"):
+        replace(frames, limits=Limits(file_bytes=1000)).read(1)
 
 
 def test_images_of_another_size_than_they_say(with_images: Path) -> None:

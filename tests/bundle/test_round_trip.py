@@ -174,6 +174,8 @@ def test_mean_mesh_only(tmp_path: Path) -> None:
     assert isinstance(again.meshes, BundleMeshes)
     assert again.meshes.every is None
     assert np.array_equal(again.meshes.vertices(2), track.meshes.mean)
+    with pytest.raises(IndexError):
+        again.meshes.vertices(3)
     write_bundle(again, tmp_path / "u.h5")  # not N copies of the mean
     assert (tmp_path / "t.h5").read_bytes() == (tmp_path / "u.h5").read_bytes()
 
@@ -196,6 +198,13 @@ def test_same_bytes_whatever_the_environment(whole: Path, tmp_path: Path) -> Non
     arguments = [sys.executable, "-c", script, str(REPOSITORY / "fixtures" / "sample"), str(out)]
     subprocess.run(arguments, check=True, env=environment, cwd=REPOSITORY)
     assert digest(out) == digest(whole)
+
+
+def test_same_bytes_whatever_the_order(bundle: Path, tmp_path: Path) -> None:
+    track = full_track()
+    native = dict(reversed(list(track.native.items())))
+    write_bundle(replace(track, native=native), tmp_path / "other.h5")
+    assert digest(tmp_path / "other.h5") == digest(bundle)
 
 
 def digest(path: Path) -> str:
@@ -271,7 +280,7 @@ BROKEN = {
     "NUL in a name": lambda t: replace(t, name="a\0b"),
     "negative index": lambda t: replace(t, source_indices=t.source_indices - 100),
     "fps 0": lambda t: replace(t, fps=0.0, source_indices=None),
-    "numbers that do not fit": lambda t: replace(t, source_indices=t.source_indices + 0.5),
+    "numbers that do not fit": lambda t: replace(t, frame_ids=t.frame_ids + 0.5),
     "faces of other vertices": lambda t: replace(
         t, meshes=replace(t.meshes, faces=t.meshes.faces + 1)
     ),
@@ -284,6 +293,12 @@ def test_what_could_not_be_read_back_is_not_written(name: str, tmp_path: Path) -
         write_bundle(BROKEN[name](full_track()), tmp_path / "t.h5")
     assert ".partial" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_camera_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """By its own name, and without touching the place of the output."""
+    with pytest.raises(ConventionError, match="ada-1: w2c"):
+        write_bundle(BROKEN["NaN camera"](full_track()), tmp_path / "no folder" / "t.h5")
 
 
 def test_an_image_that_grows_while_it_is_read(tmp_path: Path) -> None:
