@@ -11,7 +11,7 @@ import importlib
 import os
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -88,6 +88,8 @@ class Written:
         What was repaired, left out or doubted while writing.
     missing
         What the trainer still wants.
+    run_in
+        Where the commands are to be run, as a phrase.
     next_command
         What to run next; empty if there is nothing.
 
@@ -97,6 +99,7 @@ class Written:
     summary: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     missing: tuple[Missing, ...] = ()
+    run_in: str = ""
     next_command: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -218,10 +221,10 @@ def write_track(
     track: Track,
     to: str,
     out: Path | str,
-    options: Any = None,
     *,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    **options: Any,
 ) -> Written:
     """Write a track as target ``to``, whole or not at all.
 
@@ -233,12 +236,12 @@ def write_track(
         Name of the target, as on the command line.
     out
         Folder or file to write.
-    options
-        The target's own options (``converter.registry.target(to).options``); None for defaults.
     overwrite
         Replace an earlier output.
     progress
         Called as work goes on.
+    options
+        The target's own options, named as on the command line: ``canvas="crop", size="768"``.
 
     Raises
     ------
@@ -247,7 +250,11 @@ def write_track(
 
     """
     chosen = target(to)
-    own = chosen.options() if options is None else options
+    known = [f.name for f in fields(chosen.options)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise FormatError(f"target {to}", f"options among {', '.join(known)}", ", ".join(unknown))
+    own = chosen.options(**options)
     return chosen.write(track, Path(out), own, overwrite=overwrite, progress=progress)
 
 

@@ -49,7 +49,8 @@ def test_converts_from_the_video_alone(
     out = tmp_path / "out"
     assert convert(shared_data / "duda", out, "--canvas", canvas) == 0
     printed = capsys.readouterr().out
-    assert "offset 2 from frame id" in printed
+    assert "00000.frame shows image 00002" in printed
+    assert "(offset 2)" in printed
     difference = re.search(r"max reprojection difference ([\d.]+) px over 75 frames", printed)
     assert difference is not None
     assert float(difference[1]) <= 0.01
@@ -127,7 +128,11 @@ def one_nan(d: Folders) -> None:
         (K_in_source_space, 0, "K was already rewritten to source resolution"),
         (K_in_source_space_alone, 0, "read as K of the source frame"),
         (K_naive, 0, "added to the principal point without rescaling"),
-        (K_naive_alone, 3, "2 explanations that fit: read as K of the source frame .* or with bbox"),
+        (
+            K_naive_alone,
+            3,
+            "2 explanations that fit: read as K of the source frame .* or with bbox",
+        ),
         (one_nan, 3, r"00003\.frame: opencv\.t: expected finite numbers, found NaN"),
     ],
 )

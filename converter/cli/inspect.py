@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -41,6 +41,12 @@ class InspectArguments:
     """Source frames or the video, if they are not found in the actor folder."""
     bbox: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The bbox.pt, if it is not found in the actor folder."""
+    begin_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Number of images before frame 0, if it can be found neither by content nor in a yaml."""
+    fps: Annotated[float | None, tyro.conf.arg(metavar="HZ")] = None
+    """Frames per second at which the tracker extracted the video."""
+    skip_damaged: bool = False
+    """Leave out frames whose .frame cannot be read."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -60,7 +66,13 @@ def run(arguments: list[str]) -> int:
     if path.suffix == ".pt" and path.is_file():
         return _show(command, path, _bbox_rows(path), [])
     options = ReadOptions(
-        actor=command.actor, source=command.source, bbox=command.bbox, hash_inputs=False
+        actor=command.actor,
+        source=command.source,
+        bbox=command.bbox,
+        begin_frames=command.begin_frames,
+        fps=command.fps,
+        skip_damaged=command.skip_damaged,
+        hash_inputs=False,
     )
     track = registry.detect_source(path).read(path, options)
     return _show(command, path, track_rows(track), list(track.findings))
@@ -202,7 +214,16 @@ def _part_rows(track: Track) -> Iterator[Row]:
         ("source frames", track.source_frames, "datasets stay at the crops' resolution"),
     ):
         yield name, f"none; {cost}" if frames is None else f"{frames.size} from {frames.origin}"
-    yield "sound", track.video.name if track.video is not None else "no video; no aud.wav"
+    yield "sound", _sound_text(track)
+
+
+def _sound_text(track: Track) -> str:
+    from converter.media.video import probe
+
+    if track.video is None:
+        return "no video; no aud.wav"
+    has_sound = probe(track.video.locate()).has_audio
+    return track.video.name if has_sound else f"none: {track.video.name} has no sound track"
 
 
 # --- single files -----------------------------------------------------------------------------
@@ -246,10 +267,29 @@ def _bbox_rows(path: Path) -> list[Row]:
 
 def _dataset(path: Path) -> tuple[list[Row], list[Finding]]:
     try:
-        target_name = str(json.loads((path / _MANIFEST).read_text(encoding="utf-8"))["target"])
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        target = registry.target(str(manifest["target"]))
+        rows = [("dataset", f"{target.name}, from track {manifest['track']}")]
+        rows += list(_canvas_rows(manifest))
+    except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise FormatError(path / _MANIFEST, "the manifest of a dataset", str(error)) from None
-    findings = registry.target(target_name).check(path)
+    findings = target.check(path)
     failed = sum(f.severity == "error" for f in findings)
-    verdict = f"{failed} errors" if failed else "passes its check"
-    return [("dataset", f"{target_name}, {verdict}")], findings
+    lacking = sum(f.check == "part-missing" for f in findings)
+    rows.append(("check", f"{failed} errors" if failed else "the cameras pass"))
+    if lacking:
+        rows.append(("training", f"not ready: {lacking} parts are missing, listed below"))
+    return rows, findings
+
+
+def _canvas_rows(manifest: dict[str, Any]) -> Iterator[Row]:
+    canvas = manifest["canvas"]
+    yield (
+        "canvas",
+        f"{canvas['kind']} {canvas['width']}x{canvas['height']}, "
+        f"focal {canvas['focal_px']:.2f} px, principal point at the centre, "
+        f"drawn from the {canvas['base']} images",
+    )
+    ids = manifest["frame_ids"]
+    yield "frames", f"{len(ids)}; img_id 0 is {ids[0]:05d}.frame; frames.csv lists all"
+    yield from (("step", step) for step in manifest["steps"])

@@ -65,7 +65,10 @@ def _guarded(verb: str, arguments: list[str]) -> int:
         print(f"uncrop: {error}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        print("uncrop: interrupted; nothing was left behind.", file=sys.stderr)
+        print(
+            "uncrop: interrupted; an earlier output is untouched, nothing else was left behind.",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) went away; keep the interpreter from complaining on exit.

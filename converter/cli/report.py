@@ -99,7 +99,7 @@ class Reporter:
             return
         self._say(f"wrote {written.path}", "bold green")
         if written.missing:
-            self._say("\nStill missing, in this order:")
+            self._say(f"\nStill missing, in this order{written.run_in}:")
             for missing in written.missing:
                 self._say(f"  {missing.file}: {missing.purpose}")
                 self._say(f"      {missing.command}", "dim")

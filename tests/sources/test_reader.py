@@ -116,7 +116,7 @@ def test_damaged_frames_may_be_left_out(own_track: MakeTrack) -> None:
 def test_missing_meshes(own_track: MakeTrack) -> None:
     folder, truth = own_track(**BARE)
     (truth.output / "mesh" / "00002.ply").unlink()
-    refused(folder, r"00002\.ply: expected the mesh of this frame, found nothing \(1 meshes are")
+    refused(folder, r"00002\.ply: expected the mesh of this frame, found nothing \(1 of 6 are")
     shutil.rmtree(truth.output / "mesh")
     track = read(folder)
     assert track.meshes is None

@@ -130,7 +130,7 @@ def find_numbering(
         return Numbering(
             stated, f"begin_frames {stated} from {stated_by}: a still picture", by_content=False
         )
-    return Numbering(equal[0], f"output input/ images, {len(samples)} compared", by_content=True)
+    return Numbering(equal[0], f"comparing {len(samples)} of the tracker's dumps", by_content=True)
 
 
 def _fitting(

@@ -443,8 +443,8 @@ class _Reader:
         self._require_images(ids, numbering, images)
         name = self._image_name(ids[0] + numbering.offset)
         self.steps.append(
-            f"frame {ids[0]:05d} is image {name}: offset {numbering.offset + 1} from frame id to "
-            f"1-based image number, by {numbering.evidence}"
+            f"{ids[0]:05d}.frame shows image {name}, number {ids[0] + numbering.offset + 1} of the "
+            f"sequence (offset {numbering.offset + 1}), by {numbering.evidence}"
         )
         return numbering
 

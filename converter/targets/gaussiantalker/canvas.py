@@ -16,6 +16,7 @@ from converter.track import Frames, Track
 
 _DEFAULT_CROP_SIZE = 512
 _MIN_SIDE = 64
+_NOTICEABLE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +179,38 @@ def share_outside(points: Floats, size: Size) -> float:
     x, y = points[..., 0], points[..., 1]
     outside = (x < 0) | (y < 0) | (x > size.width) | (y > size.height)
     return float(np.mean(outside.any(axis=1)))
+
+
+def canvas_doubts(canvas: Canvas) -> list[Finding]:
+    """Say how much of the canvas is repeated border, and how much of the image is cut off."""
+    affine, image = canvas.window.canvas_from_image, canvas.track.intrinsics.size
+    corners = [[0, 0], [image.width, image.height]]
+    low, high = np.moveaxis(affine(np.broadcast_to(corners, (*np.shape(affine.tx), 2, 2))), -2, 0)
+    size = np.array([canvas.size.width, canvas.size.height])
+    shared = np.prod(np.maximum(np.minimum(high, size) - np.maximum(low, 0), 0), axis=-1)
+    invented = float(np.max(1 - shared / np.prod(size)))
+    lost = float(np.max(1 - shared / np.prod(high - low, axis=-1)))
+    findings = []
+    if canvas.kind != "padded" and invented > _NOTICEABLE:
+        findings.append(
+            Finding(
+                "canvas-invented",
+                "warning",
+                f"canvas {canvas.kind} {canvas.size}",
+                f"{invented:.0%} of it lies outside the {image} image and repeats border pixels.",
+                measured=invented,
+                fix="Leave --size out for the largest canvas without any, or give a smaller one.",
+            )
+        )
+    if canvas.kind == "padded" and lost > _NOTICEABLE:
+        findings.append(
+            Finding(
+                "canvas-cut",
+                "warning",
+                f"canvas padded {canvas.size}",
+                f"{lost:.0%} of the {image} image does not fit and is cut off.",
+                measured=lost,
+                fix="Leave --size out to keep the whole frame, or give a --scale below 1.",
+            )
+        )
+    return findings

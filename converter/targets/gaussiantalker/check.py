@@ -115,12 +115,13 @@ def _frames(split: dict[str, Any], out: Path) -> list[dict[str, Any]]:
 
 
 def _common(splits: list[dict[str, Any]], key: str, out: Path) -> float:
-    values = {split.get(key) for split in splits}
-    value = values.pop()
-    if values or not isinstance(value, int | float) or value <= 0:
-        raise FormatError(out / "transforms_train.json", f"one {key} > 0 in both splits",
-                          str(value))  # fmt: skip
-    return float(value)
+    train, val = (split.get(key) for split in splits)
+    where = f"{out / 'transforms_train.json'}: {key}"
+    if train != val:
+        raise FormatError(where, "the same number in both splits", f"{train} and {val}")
+    if isinstance(train, bool) or not isinstance(train, int | float) or not train > 0:
+        raise FormatError(where, "a number above 0", str(train))
+    return float(train)
 
 
 def _whole(frame: dict[str, Any], key: str, out: Path) -> int:
@@ -176,7 +177,7 @@ def check_dataset(out: Path) -> list[Finding]:
     findings += _check_files(out, dataset, reference)
     findings += _check_landmarks(out, dataset, reference)
     findings += _check_tables(out, dataset)
-    return findings
+    return findings + _check_parts(out, dataset)
 
 
 def check_reprojection(dataset: LoadedDataset, reference: Reference) -> Finding:
@@ -286,9 +287,35 @@ def _check_tables(out: Path, dataset: LoadedDataset) -> list[Finding]:
             shape = read_npy(features).shape
             if len(shape) != 3 or shape[1:] != (16, 29):
                 raise FormatError(features, "Nx16x29", "x".join(map(str, shape)))
+            findings += _check_sound_length(features, shape[0], dataset)
         except UncropError as error:
             findings.append(_error("audio-unreadable", features, str(error).split(": ", 1)[-1]))
     return findings
+
+
+def _check_sound_length(path: Path, n: int, dataset: LoadedDataset) -> list[Finding]:
+    beyond = int(np.sum(dataset.audio_ids >= n))
+    if not beyond:
+        return []
+    message = f"holds {n} windows; {beyond} frames lie beyond and repeat its last one."
+    return [Finding("audio-short", "warning", str(path), message, float(beyond), unit="frames")]
+
+
+def _check_parts(out: Path, dataset: LoadedDataset) -> list[Finding]:
+    """What training still lacks; the cameras do not depend on it."""
+    ids = dataset.image_ids
+    lacking = {
+        "aud_ds.npy": int(not (out / "aud_ds.npy").is_file()),
+        "bc.jpg": int(not (out / "bc.jpg").is_file()),
+        "parsing/": sum(not (out / "parsing" / f"{i}.png").is_file() for i in ids),
+        "torso_imgs/": sum(not (out / "torso_imgs" / f"{i}.png").is_file() for i in ids),
+    }
+    return [
+        Finding("part-missing", "info", str(out / name), f"missing before training: {n}.",
+                float(n), unit="files")
+        for name, n in lacking.items()
+        if n
+    ]  # fmt: skip
 
 
 def _error(check: str, where: object, message: str) -> Finding:

@@ -39,7 +39,7 @@ from converter.track import Image
 
 _N_PROOFS = 6
 _N_PIXEL_CHECKS = 8
-_PIXEL_SHIFT_LIMIT_PX = 0.2
+_PIXEL_SHIFT_LIMIT_PX = 0.3
 
 
 def write_dataset(
@@ -62,6 +62,7 @@ def write_dataset(
         write_bundle(plan.track, folder / RECORD, meshes="mean")
         dataset.add(RECORD)
         _write_cameras(plan, dataset, options)
+        dataset.write("frames.csv", _frames_csv(plan))
         dataset.write("au.csv", au_csv(plan.blinks.closure, plan.times, options.blink_full))
         if plan.audio_features is not None:
             _write_npy(dataset, "aud_ds.npy", plan.audio_features)
@@ -74,8 +75,9 @@ def write_dataset(
         summary=tuple(line for line in (_canvas_line(plan), aligned, *summary) if line),
         findings=plan.findings,
         missing=tuple(_missing(plan, out, has_sound)),
-        next_command=f"python train.py -s {quote(str(out))} --model_path output/{plan.track.name} "
-        "--configs arguments/64_dim_1_transformer.py",
+        run_in=", to be made in a clone of GaussianTalker (the .mp4 named there need not exist)",
+        next_command=f"python train.py -s {quote(str(out.absolute()))} "
+        f"--model_path output/{plan.track.name} --configs arguments/64_dim_1_transformer.py",
         facts={"n_frames": len(plan.positions), "size": str(plan.canvas.size),
                "focal_px": plan.canvas.focal, "canvas": plan.canvas.kind},
     )  # fmt: skip
@@ -235,6 +237,20 @@ def _write_cameras(plan: Plan, dataset: DatasetFolder, options: Options) -> None
         dataset.write(f"transforms_{split}.json", to_json(content))
 
 
+def _frames_csv(plan: Plan) -> str:
+    """Which .frame and which place in the video every img_id is."""
+    indices = plan.track.source_indices
+    lines = ["img_id,frame_id,source_index,time_s,aud_id,split"]
+    for image_id, position in enumerate(plan.positions):
+        source = "" if indices is None else int(indices[position])
+        split = "train" if image_id < plan.n_train else "val"
+        lines.append(
+            f"{image_id},{int(plan.track.frame_ids[position]):05d},{source},"
+            f"{plan.times[image_id]:.6g},{plan.audio_ids[image_id]},{split}"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _write_npy(dataset: DatasetFolder, name: str, array: NDArray[np.float32]) -> None:
     import io
 
@@ -266,8 +282,10 @@ def _proof(plan: Plan, folder: Path) -> bytes:
     """Contact sheet of the written images under the cameras as the loader reads them."""
     dataset = load_dataset(folder)
     picks = np.unique(np.linspace(0, len(plan.positions) - 1, _N_PROOFS).round().astype(int))
+    canvas = plan.canvas
     title = (
-        f"{plan.track.name}  {plan.canvas.kind} {plan.canvas.size}  f {plan.canvas.focal:.2f} px"
+        f"{plan.track.name}  {canvas.kind} {canvas.size}  focal {canvas.focal:.2f} px  "
+        "mesh cyan, landmarks red"
     )
     return contact_sheet(
         list(_proof_frames(plan, dataset, folder, picks)), plan.meshes.faces, title
@@ -342,12 +360,15 @@ def _affine_numbers(affine: PixelAffine) -> list[Any]:
 
 def _missing(plan: Plan, out: Path, has_sound: bool) -> Iterator[Missing]:
     """What GaussianTalker wants and nothing here can derive, in the order in which to make it."""
-    folder = quote(str(out))
+    folder = quote(str(out.absolute()))
     process = f"python data_utils/process.py {folder}/{plan.track.name}.mp4 --task"
     if plan.audio_features is None:
         sound = f"{folder}/aud.wav"
         if not has_sound:
-            yield Missing("aud.wav", "sound", f"ffmpeg -i VIDEO_WITH_SOUND -ar 16000 -ac 1 {sound}")
+            video = plan.track.video
+            lack = f"{video.name} has no sound track" if video else "there is no video"
+            purpose = f"sound ({lack}); time 0 is the first frame of the video"
+            yield Missing("aud.wav", purpose, f"ffmpeg -i VIDEO_WITH_SOUND -ar 16000 -ac 1 {sound}")
         yield Missing(
             "aud_ds.npy", "DeepSpeech features of the sound",
             f"python data_utils/deepspeech_features/extract_ds_features.py --input {sound} "

@@ -13,7 +13,12 @@ from converter.findings import Finding
 from converter.geometry.pixels import Floats
 from converter.media.arrays import read_npy
 from converter.targets.gaussiantalker.blink import Blinks, find_blinks
-from converter.targets.gaussiantalker.canvas import Canvas, choose_canvas, share_outside
+from converter.targets.gaussiantalker.canvas import (
+    Canvas,
+    canvas_doubts,
+    choose_canvas,
+    share_outside,
+)
 from converter.targets.gaussiantalker.landmarks import settle_landmarks
 from converter.targets.gaussiantalker.layers import Parsing
 from converter.targets.gaussiantalker.options import Options
@@ -25,6 +30,7 @@ AUDIO_RATE_HZ = 25.0
 _MIN_TRAIN, _MIN_SPLIT = 32, 4
 _ALL_TRAIN_RENDERED = 1000
 _STILL_HEAD_M = 1e-3
+_SMALL_FACE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +203,24 @@ def _doubts(
             "frames-few", track.name,
             f"{n_train} training and {n - n_train} validation frames: GaussianTalker's batches "
             f"need {_MIN_TRAIN} and {_MIN_SPLIT}, and good results minutes of video."))  # fmt: skip
+    findings += canvas_doubts(canvas)
     outside = share_outside(landmarks, canvas.size)
     if outside > 0:
         findings.append(_doubt(
             "face-outside", f"canvas {canvas.kind} {canvas.size}",
             f"the face leaves the canvas in {outside:.0%} of the frames.",
             "Use --canvas padded, or a larger --size."))  # fmt: skip
+    height = float(np.median(np.ptp(landmarks[..., 1], axis=1))) / canvas.size.height
+    if height < _SMALL_FACE:
+        findings.append(
+            Finding(
+                "face-small",
+                "info",
+                f"canvas {canvas.kind} {canvas.size}",
+                f"the face fills {height:.0%} of its height.",
+                fix="--canvas crop --size N draws the tracker's narrower view instead.",
+            )
+        )
     centres = track.w2c.inverse().t
     reach = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max())
     if reach < _STILL_HEAD_M:
