@@ -7,8 +7,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import converter
 from converter import registry
 from converter.errors import FormatError, MissingInputError, UncropError
 from converter.media.limits import DEFAULT_LIMITS
@@ -201,6 +203,9 @@ def test_no_permission_is_one_line(own_track: MakeTrack, closed: str, said: str)
             for p in above:
                 p.chmod(0o755)
             os.seteuid(65534)
+            code = Path(converter.__file__).parent
+            if not all(os.access(p, os.R_OK, effective_ids=True) for p in (code, np.__file__)):
+                pytest.skip("other users cannot read the code itself")
         if said:
             assert re.search(said, refused(folder))
         else:
