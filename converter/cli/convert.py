@@ -12,14 +12,15 @@ from typing import Annotated, Any
 import tyro
 
 from converter import registry
+from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import printable
-from converter.registry import ReadOptions, Written
+from converter.registry import Written
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvertArguments:
+class ConvertArguments(TrackArguments):
     """Arguments that every target shares."""
 
     track: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRACK")]
@@ -28,18 +29,6 @@ class ConvertArguments:
     """What to write, one of the targets above."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     """Folder or file to write. It must not exist, or be an earlier output (with --overwrite)."""
-    actor: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder with bbox.pt, images/ and kpt/, if it is not found beside the track."""
-    source: Annotated[Path | None, tyro.conf.arg(metavar="DIR_OR_VIDEO")] = None
-    """Source frames or the video, if they are not found in the actor folder."""
-    bbox: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The bbox.pt, if it is not found in the actor folder."""
-    begin_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Number of images before frame 0, if it can be found neither by content nor in a yaml."""
-    fps: Annotated[float | None, tyro.conf.arg(metavar="HZ")] = None
-    """Frames per second at which the tracker extracted the video. Default: its yaml's, or 25."""
-    skip_damaged: bool = False
-    """Leave out frames whose .frame cannot be read, instead of stopping."""
     overwrite: bool = False
     """Replace an earlier output."""
     dry_run: bool = False
@@ -58,15 +47,7 @@ def run(arguments: list[str]) -> int:
         source = registry.detect_source(command.track)
         track = source.read(
             command.track,
-            ReadOptions(
-                actor=command.actor,
-                source=command.source,
-                bbox=command.bbox,
-                begin_frames=command.begin_frames,
-                fps=command.fps,
-                skip_damaged=command.skip_damaged,
-                progress=reporter.progress,
-            ),
+            command.read_options(progress=reporter.progress),
         )
         reporter.steps(track.provenance.steps)
         reporter.findings(track.findings)

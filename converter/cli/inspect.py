@@ -12,6 +12,7 @@ import numpy as np
 import tyro
 
 from converter import registry
+from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE
 from converter.cli.report import Reporter
 from converter.errors import FormatError
@@ -20,7 +21,6 @@ from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import OPENCV_FROM_OPENGL, Pose, euler_xyz_from_matrix
-from converter.registry import ReadOptions
 from converter.track import Track
 
 _IDENTITY_JAW = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
@@ -30,23 +30,11 @@ Row = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class InspectArguments:
+class InspectArguments(TrackArguments):
     """Say what a track, a .frame, a bbox.pt, a bundle or a written dataset holds."""
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """A track (any of its folders), FILE.frame, bbox.pt, track.h5, or a dataset uncrop wrote."""
-    actor: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder with bbox.pt, images/ and kpt/, if it is not found beside the track."""
-    source: Annotated[Path | None, tyro.conf.arg(metavar="DIR_OR_VIDEO")] = None
-    """Source frames or the video, if they are not found in the actor folder."""
-    bbox: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The bbox.pt, if it is not found in the actor folder."""
-    begin_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Number of images before frame 0, if it can be found neither by content nor in a yaml."""
-    fps: Annotated[float | None, tyro.conf.arg(metavar="HZ")] = None
-    """Frames per second at which the tracker extracted the video."""
-    skip_damaged: bool = False
-    """Leave out frames whose .frame cannot be read."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -65,15 +53,7 @@ def run(arguments: list[str]) -> int:
         return _show(command, path, _frame_rows(path), [])
     if path.suffix == ".pt" and path.is_file():
         return _show(command, path, _bbox_rows(path), [])
-    options = ReadOptions(
-        actor=command.actor,
-        source=command.source,
-        bbox=command.bbox,
-        begin_frames=command.begin_frames,
-        fps=command.fps,
-        skip_damaged=command.skip_damaged,
-        hash_inputs=False,
-    )
+    options = command.read_options(hash_inputs=False)
     track = registry.detect_source(path).read(path, options)
     return _show(command, path, track_rows(track), list(track.findings))
 
