@@ -16,16 +16,8 @@ from converter.bundle.read import check_bundle, read_bundle
 from converter.bundle.schema import SCHEMA
 from converter.bundle.write import write_bundle
 from converter.errors import BundleVersionError, FormatError, UncropError
-from tests.bundle.tools import (
-    assert_same,
-    datasets,
-    flip,
-    full_track,
-    put,
-    put_text,
-    reseal,
-    spans,
-)
+from fixtures.hostile.bundles import put, put_text, reseal
+from tests.bundle.tools import assert_same, datasets, flip, full_track, spans
 
 PLAIN = [e.path for e in SCHEMA if not e.path.startswith("/images/")]
 IMAGES = ["/images/crop/data", "/images/crop/offsets", "/images/video"]

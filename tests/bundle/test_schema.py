@@ -15,7 +15,7 @@ import pytest
 
 from converter.bundle.read import read_bundle, read_cameras
 from converter.bundle.schema import ATTRIBUTES, SCHEMA, markdown
-from tests.bundle.tools import HASHED_ATTRIBUTES
+from fixtures.hostile.bundles import HASHED_ATTRIBUTES
 from tests.conftest import REPOSITORY
 
 DOCUMENT = REPOSITORY / "docs" / "bundle.md"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,6 @@ from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Size
 from converter.geometry.pose import Pose
 from converter.track import Flame, InputFile, Provenance, Track
-
-HASHED_ATTRIBUTES = [
-    "/@name", "/@tracker", "/@fps", "/@image_space", "/@n_frames",
-    "/camera/K_crop@image_size", "/camera/K_source@image_size",
-    "/crop@source_size", "/crop@crop_size",
-    "/images/crop/data@image_size", "/images/source/data@image_size",
-]  # fmt: skip
-"""As docs/bundle.md lists them; on purpose not taken from the code."""
 
 
 @dataclass(frozen=True)
@@ -146,52 +136,3 @@ def flip(path: Path, position: int, bit: int = 0) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 1 << bit
     path.write_bytes(data)
-
-
-def put_text(holder: Any, name: str, text: str) -> None:
-    data = text.encode()
-    holder.attrs.create(name, data, (), h5py.string_dtype("utf-8", len(data)))
-
-
-def put(file: h5py.File, path: str, data: Any, **options: Any) -> h5py.Dataset:
-    """Replace the data of a dataset; its attributes stay."""
-    old = dict(file[path].attrs) if path in file else {}
-    if path in file:
-        del file[path]
-    dataset = file.create_dataset(path, data=data, track_times=False, **options)
-    for name, value in old.items():
-        if isinstance(value, bytes):
-            put_text(dataset, name, value.decode())
-        else:
-            dataset.attrs.create(name, value)
-    return dataset
-
-
-def reseal(path: Path) -> None:
-    """Give a changed bundle the hashes of its changed content, by docs/bundle.md alone."""
-    with h5py.File(path, "r+") as file:
-        lines = []
-        for name in datasets_of(file):
-            dataset = file[name]
-            if dataset.dtype.kind == "S":
-                content = dataset[()]
-            else:
-                header = f"{dataset.dtype.str} {'x'.join(map(str, dataset.shape))}\n".encode()
-                content = header + dataset[()].tobytes()
-            put_text(dataset, "sha256", hashlib.sha256(content).hexdigest())
-            lines.append(f"{name} {hashlib.sha256(content).hexdigest()}\n")
-        for key in HASHED_ATTRIBUTES:
-            holder, name = key.split("@")
-            if holder in file and name in file[holder].attrs:
-                value = file[holder].attrs[name]
-                value = value.decode() if isinstance(value, bytes) else value.tolist()
-                lines.append(f"{key} {json.dumps(value)}\n")
-        put_text(
-            file, "content_sha256", hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-        )
-
-
-def datasets_of(file: h5py.File) -> list[str]:
-    found: list[str] = []
-    file.visititems(lambda n, o: found.append("/" + n) if isinstance(o, h5py.Dataset) else None)
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -16,45 +15,9 @@ from converter.errors import UnsafeFileError as Unsafe
 from converter.media.archive import open_archive, zip_bytes
 from converter.media.limits import Limits
 from converter.media.torchfile import parse_torch
+from fixtures.hostile.archives import BROKEN, GOOD, PLAIN, both_patched, piped, zipped
 
 MIB = 2**20
-
-
-def zipped(
-    *members: tuple[str, bytes], method: int = zipfile.ZIP_STORED, comment: bytes = b""
-) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in members:
-            archive.writestr(name, content)
-        archive.comment = comment
-    return buffer.getvalue()
-
-
-class Pipe(io.RawIOBase):
-    """A file that cannot seek, for which zipfile writes sizes after the data."""
-
-    def __init__(self) -> None:
-        self.written = b""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self.written += bytes(data)
-        return len(data)
-
-
-def piped(*members: tuple[str, bytes], method: int, zip64: bool) -> bytes:
-    pipe = Pipe()
-    with zipfile.ZipFile(pipe, "w", method) as archive:  # type: ignore[call-overload]
-        for name, content in members:
-            with archive.open(name, "w", force_zip64=zip64) as stream:
-                stream.write(content)
-    return pipe.written
-
-
-GOOD = (("x/a", b"first"), ("x/b", b""), ("x/ä 日", b"third" * 100))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -139,126 +102,6 @@ def test_a_huge_directory_is_refused() -> None:
 
 
 # --- structure ----------------------------------------------------------------------------------
-
-
-def doubled() -> bytes:
-    data = zipped(("x/data.pkl", b"a"), ("x/data.pkm", b"b"))
-    return data.replace(b"x/data.pkm", b"x/data.pkl")
-
-
-def end_patched(data: bytes, offset: int, form: str, value: int) -> bytes:
-    """With one field of the end record replaced."""
-    patched = bytearray(data)
-    struct.pack_into(form, patched, len(data) - 22 + offset, value)
-    return bytes(patched)
-
-
-def central_patched(data: bytes, offset: int, form: str, value: int) -> bytes:
-    """With one field of the first directory entry replaced."""
-    patched = bytearray(data)
-    struct.pack_into(form, patched, data.index(b"PK\x01\x02") + offset, value)
-    return bytes(patched)
-
-
-def local_patched(data: bytes, offset: int, form: str, value: int) -> bytes:
-    patched = bytearray(data)
-    struct.pack_into(form, patched, offset, value)
-    return bytes(patched)
-
-
-def both_patched(data: bytes, local: int, central: int, form: str, value: int) -> bytes:
-    return local_patched(central_patched(data, central, form, value), local, form, value)
-
-
-def overlapping() -> bytes:
-    """Two names for the same bytes, as in overlapping zip bombs."""
-    data = zipped(("x/a", b"data"), ("x/b", b"data"))
-    second = data.rindex(b"PK\x01\x02")
-    patched = bytearray(data)
-    struct.pack_into("<I", patched, second + 42, 0)
-    return bytes(patched)
-
-
-def prefixed() -> bytes:
-    """A zip behind other bytes, with all offsets right."""
-    buffer = io.BytesIO(b"12345")
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr("x/data.pkl", b"N.")
-    return buffer.getvalue()
-
-
-PLAIN = zipped(("x/data.pkl", b"\x80\x02N."), ("x/version", b"3\n"))
-BROKEN: dict[str, tuple[Callable[[], bytes], type[UncropError], str]] = {
-    "duplicate": (doubled, Unsafe, "two of this name"),
-    "prefix": (lambda: b"#!/bin/sh\n" + PLAIN, FormatError, "gap"),
-    "prefix, told": (prefixed, Unsafe, "at byte 0, found one at byte 5"),
-    "suffix": (lambda: PLAIN + b"junk", FormatError, "last 22 bytes"),
-    "comment": (lambda: zipped(*GOOD, comment=b"junk"), FormatError, "last 22 bytes"),
-    "comment, cut": (lambda: end_patched(PLAIN, 20, "<H", 4), FormatError, "a comment"),
-    "short": (lambda: PLAIN[:-1], FormatError, "last 22 bytes"),
-    "empty": (lambda: b"", FormatError, "last 22 bytes"),
-    "disk": (lambda: end_patched(PLAIN, 4, "<H", 1), FormatError, "one zip archive"),
-    "first disk": (lambda: end_patched(PLAIN, 6, "<H", 1), FormatError, "one zip archive"),
-    "count here": (lambda: end_patched(PLAIN, 8, "<H", 1), FormatError, "one zip archive"),
-    "count low": (
-        lambda: end_patched(end_patched(PLAIN, 8, "<H", 1), 10, "<H", 1),
-        Unsafe,
-        "no member",
-    ),
-    "count high": (
-        lambda: end_patched(end_patched(PLAIN, 8, "<H", 3), 10, "<H", 3),
-        FormatError,
-        "directory entry|cut short",
-    ),
-    "zip64 count": (
-        lambda: end_patched(end_patched(PLAIN, 8, "<H", 0xFFFF), 10, "<H", 0xFFFF),
-        FormatError,
-        "zip64",
-    ),
-    "zip64 start": (lambda: end_patched(PLAIN, 16, "<I", 0xFFFFFFFF), FormatError, "zip64"),
-    "zip64 size": (lambda: end_patched(PLAIN, 12, "<I", 0xFFFFFFFF), FormatError, "zip64"),
-    "start": (lambda: end_patched(PLAIN, 16, "<I", 0), FormatError, "gap"),
-    "zip64 member": (lambda: central_patched(PLAIN, 24, "<I", 0xFFFFFFFF), FormatError, "zip64"),
-    "zip64 stored": (lambda: central_patched(PLAIN, 20, "<I", 0xFFFFFFFF), FormatError, "zip64"),
-    "encrypted": (lambda: both_patched(PLAIN, 6, 8, "<H", 1), Unsafe, "encrypted"),
-    "masked": (lambda: both_patched(PLAIN, 6, 8, "<H", 0x2000), Unsafe, "encrypted"),
-    "method": (lambda: both_patched(PLAIN, 8, 10, "<H", 14), FormatError, "method 14"),
-    "size": (lambda: central_patched(PLAIN, 24, "<I", 3), FormatError, "stored bytes"),
-    "local size": (lambda: local_patched(PLAIN, 22, "<I", 3), Unsafe, "zip directory"),
-    "local crc": (lambda: local_patched(PLAIN, 14, "<I", 3), Unsafe, "zip directory"),
-    "local zip64 lie": (
-        lambda: local_patched(PLAIN, 18, "<Q", 0xFFFFFFFFFFFFFFFF),
-        Unsafe,
-        "zip directory",
-    ),
-    "local method": (lambda: local_patched(PLAIN, 8, "<H", 8), Unsafe, "zip directory"),
-    "local flags": (lambda: local_patched(PLAIN, 6, "<H", 0x800), Unsafe, "zip directory"),
-    "local name": (lambda: PLAIN.replace(b"data.pkl", b"data.pkm", 1), Unsafe, "zip directory"),
-    "local extra": (lambda: local_patched(PLAIN, 28, "<H", 1), Unsafe, "zip directory|at byte"),
-    "local signature": (lambda: local_patched(PLAIN, 0, "<I", 0), Unsafe, "zip directory"),
-    "descriptor": (
-        lambda: local_patched(piped(*GOOD, method=8, zip64=False), 30 + 3 + 7 + 4, "<I", 1),
-        Unsafe,
-        "zip directory",
-    ),
-    "no descriptor": (lambda: both_patched(PLAIN, 6, 8, "<H", 8), Unsafe, "zip directory"),
-    "overlap": (overlapping, Unsafe, "member at byte"),
-    "offset": (lambda: central_patched(PLAIN, 42, "<I", 2**31), Unsafe, "member at byte"),
-    "member disk": (lambda: central_patched(PLAIN, 34, "<H", 1), FormatError, "directory entry"),
-    "name length": (lambda: central_patched(PLAIN, 28, "<H", 9999), FormatError, "entry"),
-    "extra length": (lambda: central_patched(PLAIN, 30, "<H", 1), FormatError, "entry"),
-    "path up": (lambda: zipped(("x/../../etc/passwd", b"a")), Unsafe, "folder/name"),
-    "path absolute": (lambda: zipped(("/etc/passwd", b"a")), Unsafe, "folder/name"),
-    "path drive": (lambda: zipped(("x/c:\\a", b"a")).replace(b"c:/", b"c:\\"), Unsafe, "folder"),
-    "path dot": (lambda: zipped(("./a", b"a")), Unsafe, "folder/name"),
-    "folder": (lambda: zipped(("x/", b"")), Unsafe, "folder/name"),
-    "name NUL": (lambda: zipped(("x/a1b", b"a")).replace(b"a1b", b"a\0b"), Unsafe, "folder/name"),
-    "name UTF-8": (
-        lambda: zipped(("x/\u00e4", b"a")).replace(b"\xc3\xa4", b"\xff\xff"),
-        FormatError,
-        "UTF-8",
-    ),
-}
 
 
 @pytest.mark.parametrize("key", BROKEN)

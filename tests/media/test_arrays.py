@@ -20,6 +20,7 @@ from converter.errors import FormatError, MissingInputError, OutputError, Uncrop
 from converter.errors import UnsafeFileError as Unsafe
 from converter.media.arrays import parse_npy, read_npy, read_npz, write_npy
 from converter.media.limits import Limits
+from fixtures.hostile.arrays import EIGHT, HOSTILE, header, npy
 
 
 def assert_same(found: Any, wanted: Any) -> None:
@@ -30,16 +31,6 @@ def assert_same(found: Any, wanted: Any) -> None:
     assert found.flags.owndata
     assert found.flags.writeable
     assert found.tobytes() == wanted.astype(found.dtype).tobytes()
-
-
-def npy(header: str | bytes, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
-    raw = header.encode("latin-1") if isinstance(header, str) else header
-    length = struct.pack("<H" if version[0] == 1 else "<I", len(raw))
-    return b"\x93NUMPY" + bytes(version) + length + raw + data
-
-
-def header(descr: str = "'<f4'", order: str = "False", shape: str = "(2,)") -> str:
-    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
 
 
 dtypes = st.sampled_from([f"{o}{n}" for o in "<>" for n in ["f2", "f4", "f8", "i2", "i4", "i8"]])
@@ -103,56 +94,6 @@ def test_shared_landmarks_are_read_as_numpy_does(shared_data: Path) -> None:
 
 
 # --- hostile headers ----------------------------------------------------------------------------
-
-EIGHT = b"\0" * 8
-HOSTILE = {
-    "huge shape": (npy(header(shape="(1099511627776,)")), FormatError, "shape"),
-    "huge product": (npy(header(shape="(65536, 65536, 65536)")), FormatError, "shape"),
-    "huge product, empty": (npy(header(shape="(0, 1099511627776)")), FormatError, "shape"),
-    "overflow": (npy(header(shape="(4294967296, 4294967296)")), FormatError, "shape"),
-    "many digits": (npy(header(shape=f"({'9' * 5000},)")), FormatError, "shape"),
-    "negative": (npy(header(shape="(-2,)"), EIGHT), FormatError, "header with"),
-    "too long": (npy(header(), EIGHT + b"\0"), FormatError, "8 bytes.*found 9"),
-    "too short": (npy(header(), EIGHT[:-1]), FormatError, "8 bytes.*found 7"),
-    "many dimensions": (npy(header(shape="(" + "1," * 33 + ")"), EIGHT[:4]), FormatError, "shape"),
-    "shape a number": (npy(header(shape="2"), EIGHT), FormatError, "header with"),
-    "shape a list": (npy(header(shape="[2]"), EIGHT), FormatError, "header with"),
-    "shape text": (npy(header(shape="'2'"), EIGHT), FormatError, "shape"),
-    "shape with gaps": (npy(header(shape="(1 2,)"), EIGHT), FormatError, "shape"),
-    "shape with commas": (npy(header(shape="(,2)"), EIGHT), FormatError, "shape"),
-    "shape of truths": (npy(header(shape="True"), EIGHT), FormatError, "shape"),
-    "text": (npy(header("'<U500000000'")), Unsafe, "U500000000"),
-    "void": (npy(header("'|V2000000000'")), Unsafe, "V2000000000"),
-    "objects": (npy(header("'|O'"), EIGHT), Unsafe, "plain numbers, found dtype"),
-    "datetime": (npy(header("'<M8[ns]'"), EIGHT * 2), Unsafe, "M8"),
-    "complex": (npy(header("'<c8'"), EIGHT * 2), Unsafe, "c8"),
-    "records": (npy(header("[('a', '<f4')]"), EIGHT), Unsafe, "records"),
-    "descr a truth": (npy(header("True"), EIGHT), Unsafe, "dtype"),
-    "order a number": (npy(header(order="1"), EIGHT), FormatError, "header with"),
-    "order text": (npy(header(order="'True'"), EIGHT), FormatError, "shape"),
-    "a key twice": (npy("{'descr': '<f4', " + header()[1:], EIGHT), FormatError, "header with"),
-    "a key more": (npy("{'a': '<f4', " + header()[1:], EIGHT), FormatError, "header with"),
-    "a key less": (npy("{'descr': '<f4', 'shape': (2,)}", EIGHT), FormatError, "header with"),
-    "code": (npy(header(shape="(__import__('os').getpid(),)")), FormatError, "header with"),
-    "code after": (npy(header().strip() + " or exit()", EIGHT), FormatError, "header with"),
-    "no dict": (npy("[]", EIGHT), FormatError, "header with"),
-    "nothing": (npy("", EIGHT), FormatError, "header with"),
-    "9,000 minus": (npy("-" * 9000), FormatError, "header with"),
-    "9,000 brackets": (npy("(" * 9000), FormatError, "header with"),
-    "9,000 braces": (npy("{" * 9000), FormatError, "header with"),
-    "9,000 blanks": (npy("{" + " " * 9000), FormatError, "header with"),
-    "not ASCII": (npy(header().replace("descr", "dé"), EIGHT), FormatError, "ASCII"),
-    "header 10,001": (npy(header() + " " * 9_950), Unsafe, "at most 10000"),
-    "header 4 GiB": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 100, Unsafe, "at most 10000"),
-    "header cut": (npy(header())[:50], FormatError, "shorter file"),
-    "version 4": (npy(header(), EIGHT, (4, 0)), FormatError, "found 4.0"),
-    "version 1.1": (npy(header(), EIGHT, (1, 1)), FormatError, "found 1.1"),
-    "truth of 2": (npy(header("'|b1'"), b"\1\2"), FormatError, "truth"),
-    "empty": (b"", FormatError, "an empty file"),
-    "magic only": (b"\x93NUMPY\1\0", FormatError, "another format"),
-    "zip": (b"PK\x03\x04", FormatError, "zip"),
-    "control bytes": (npy(header("'\x1b[31m'"), EIGHT), Unsafe, r"\\x1b"),
-}
 
 
 @pytest.mark.parametrize("key", HOSTILE)
