@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 
 from converter import registry
+from converter.dataset.canvas import choose_canvas, parse_size
+from converter.dataset.landmarks import settle_landmarks
 from converter.errors import MissingInputError, TargetError
 from converter.geometry import Intrinsics, PixelAffine, Pose, Size
 from converter.media.images import read_image, read_size
@@ -25,9 +27,7 @@ from converter.targets.gaussiantalker.cameras import (
     rasterised,
     stored_from_w2c,
 )
-from converter.targets.gaussiantalker.canvas import choose_canvas, parse_size
 from converter.targets.gaussiantalker.check import check_dataset
-from converter.targets.gaussiantalker.landmarks import settle_landmarks
 from converter.targets.gaussiantalker.options import Options
 from converter.track import Track
 from tests import strategies

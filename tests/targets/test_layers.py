@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from converter import registry
+from converter.dataset import parsing
 from converter.errors import ConventionError, MissingInputError
 from converter.media.images import read_image
 from converter.registry import ReadOptions, no_progress
-from converter.targets.gaussiantalker import layers
 from converter.targets.gaussiantalker.options import Options
 from converter.track import Track
 from fixtures.synthetic import write_background, write_parsing
@@ -43,8 +43,8 @@ def test_layers_come_from_either_style_and_space(
     out = write(track, tmp_path / "out", parsing=folder, canvas="window")
     seen = read_image(out / "parsing" / "3.png")
     colours = {tuple(c) for c in np.unique(seen.reshape(-1, 3), axis=0).tolist()}
-    assert colours <= {layers.HEAD, layers.NECK, layers.TORSO, layers.BACKGROUND}
-    head = np.all(seen == np.array(layers.HEAD), axis=2)
+    assert colours <= {parsing.HEAD, parsing.NECK, parsing.TORSO, parsing.BACKGROUND}
+    head = np.all(seen == np.array(parsing.HEAD), axis=2)
     landmarks = np.loadtxt(out / "ori_imgs" / "3.lms")
     inner = np.round(landmarks[27:]).astype(int)
     assert head[inner[:, 1], inner[:, 0]].mean() > 0.95

@@ -13,24 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bundle.read import read_bundle
+from converter.dataset.record import Reference, check_files
+from converter.dataset.reprojection import compare_projections
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
-from converter.geometry.pixels import Floats, PixelAffine, Size, pixels_from_index
+from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import Pose
 from converter.media.arrays import read_npy
-from converter.media.files import read_bytes, sha256_of
+from converter.media.files import read_bytes
 from converter.media.images import read_size
-from converter.media.manifest import read_json, read_manifest
+from converter.media.manifest import read_json
 from converter.media.torchfile import read_torch
 from converter.targets.gaussiantalker.cameras import loaded_from_stored, rasterised
-from converter.track import Track
+from converter.targets.gaussiantalker.landmarks import read_lms
 
 NAME = "gaussiantalker"
-RECORD = "track.h5"
 REPROJECTION_LIMIT_PX = 0.01
 _LANDMARK_LIMIT_PX = 1e-3
-_MAX_POINTS = 2_000_000
 _BLINK_COLUMN = " AU45_r"
 
 
@@ -131,46 +130,10 @@ def _whole(frame: dict[str, Any], key: str, out: Path) -> int:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What the dataset should say: the track it was made from, and the canvas."""
-
-    track: Track
-    canvas_from_image: PixelAffine
-    canvas_from_crop: PixelAffine
-    units_per_metre: float
-    positions: NDArray[np.int64]
-    files: dict[str, str]
-
-    @classmethod
-    def read(cls, out: Path) -> Reference:
-        """Read uncrop.json and the track's record beside it."""
-        manifest = read_manifest(out, NAME)
-        track = read_bundle(out / RECORD)
-        try:
-            canvas = manifest["canvas"]
-            track = track.in_source() if canvas["base"] == "source" else track.in_crop()
-            return cls(
-                track,
-                PixelAffine(*canvas["canvas_from_image"]),
-                PixelAffine(*canvas["canvas_from_crop"]),
-                float(manifest["units_per_metre"]),
-                np.array(manifest["track_positions"], np.int64),
-                {str(k): str(v) for k, v in manifest["files"].items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError(out / "uncrop.json", "canvas, units_per_metre, track_positions",
-                              f"{type(error).__name__} {error}") from None  # fmt: skip
-
-    def project(self, position: int, vertices: Floats) -> Floats:
-        """Edge-origin canvas px of world points (V, 3), metres, through the track's own camera."""
-        return self.canvas_from_image[position](self.track.project(position, vertices))
-
-
 def check_dataset(out: Path) -> list[Finding]:
     """Re-read, reproject, and compare every part; an UncropError becomes a finding."""
     try:
-        reference, dataset = Reference.read(out), load_dataset(out)
+        reference, dataset = Reference.read(out, NAME), load_dataset(out)
     except UncropError as error:
         return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
     findings = [check_reprojection(dataset, reference)]
@@ -186,22 +149,15 @@ def check_reprojection(dataset: LoadedDataset, reference: Reference) -> Finding:
     mean = np.zeros((0, 3)) if meshes is None else meshes.mean.astype(np.float64)
     if len(mean) != len(dataset.vertices) or dataset.image_ids.max() >= len(reference.positions):
         return _error("reprojection", "track_params.pt", "holds another mesh, or other frames.")
-    step = max(1, len(mean) * len(dataset.image_ids) // _MAX_POINTS)
-    picks = slice(None, None, step)
-    worst, worst_id, lost = 0.0, -1, False
-    for position, image_id in enumerate(dataset.image_ids):
-        seen = dataset.project(position, dataset.vertices[picks])
-        true = reference.project(int(reference.positions[image_id]), mean[picks])
-        difference = np.linalg.norm(seen - true, axis=-1)
-        lost |= bool(np.isnan(difference).any())
-        if np.nanmax(difference, initial=0.0) > worst:
-            worst, worst_id = float(np.nanmax(difference)), int(image_id)
-    message = f"max reprojection difference {worst:.5f} px over {len(dataset.image_ids)} frames"
-    if lost or worst > REPROJECTION_LIMIT_PX:
-        cause = "; vertices lie behind a camera" if lost else f", worst at img_id {worst_id}"
-        return Finding("reprojection", "error", "cameras", f"{message}{cause}.", worst,
-                       REPROJECTION_LIMIT_PX, "px")  # fmt: skip
-    return Finding("reprojection", "info", "cameras", message, worst, REPROJECTION_LIMIT_PX, "px")
+    vertices = dataset.vertices
+    return compare_projections(
+        reference,
+        [(int(i), int(reference.positions[i])) for i in dataset.image_ids],
+        lambda frame, picks: dataset.project(frame, vertices[picks]),
+        mesh=mean,
+        limit_px=REPROJECTION_LIMIT_PX,
+        what="img_id",
+    )
 
 
 def _check_files(out: Path, dataset: LoadedDataset, reference: Reference) -> list[Finding]:
@@ -218,21 +174,12 @@ def _check_files(out: Path, dataset: LoadedDataset, reference: Reference) -> lis
             findings.append(_error("image-size", path, f"is {size}, cameras say {dataset.size}."))
     if (out / "fused.ply").exists():
         findings.append(_error("fused-ply", out / "fused.ply", "makes the loader stop; remove it."))
-    for name, digest in reference.files.items():
-        path = out / name
-        if not path.is_file():
-            findings.append(_error("file-missing", path, "was written and is gone."))
-        elif sha256_of(path) != digest:
-            findings.append(
-                Finding("file-changed", "error" if _is_core(name) else "warning", str(path),
-                        "differs from what was written.")
-            )  # fmt: skip
-    return findings
+    return findings + check_files(out, reference, _is_core)
 
 
 def _is_core(name: str) -> bool:
     """Whether a changed file makes cameras or pixels doubtful; au.csv and layers may be remade."""
-    return name.startswith(("ori_imgs/", "track_params", "transforms_")) or name == RECORD
+    return name.startswith(("ori_imgs/", "track_params", "transforms_"))
 
 
 def _check_landmarks(out: Path, dataset: LoadedDataset, reference: Reference) -> list[Finding]:
@@ -241,7 +188,7 @@ def _check_landmarks(out: Path, dataset: LoadedDataset, reference: Reference) ->
     for image_id in dataset.image_ids:
         path = out / "ori_imgs" / f"{image_id}.lms"
         try:
-            points = _read_lms(path)
+            points = read_lms(path)
         except UncropError as error:
             findings.append(_error("lms-unreadable", path, str(error).split(": ", 1)[-1]))
             continue
@@ -257,18 +204,6 @@ def _check_landmarks(out: Path, dataset: LoadedDataset, reference: Reference) ->
                         off, _LANDMARK_LIMIT_PX, "px")
             )  # fmt: skip
     return findings
-
-
-def _read_lms(path: Path) -> Floats:
-    """Landmarks (68, 2), edge-origin px."""
-    lines = read_bytes(path).decode("ascii", "replace").split("\n")[:69]
-    try:
-        points = np.array([[float(v) for v in line.split()] for line in lines if line.strip()])
-    except ValueError:
-        points = np.zeros(0)
-    if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise FormatError(path, "68 lines 'x y'", f"shape {points.shape}")
-    return pixels_from_index(points)
 
 
 def _check_tables(out: Path, dataset: LoadedDataset) -> list[Finding]:

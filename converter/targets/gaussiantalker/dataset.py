@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,35 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bundle.write import write_bundle
-from converter.errors import TargetError
-from converter.geometry.pixels import Floats, PixelAffine, Size
+from converter.dataset.background import derive_background, read_background
+from converter.dataset.images import draw_images
+from converter.dataset.proof import proof_sheet, require_aligned, require_clean
+from converter.dataset.record import canvas_facts, options_facts, write_record
+from converter.dataset.sound import write_sound
+from converter.geometry.pixels import Floats
 from converter.media.atomic import replace_folder
-from converter.media.audio import extract_wav
-from converter.media.contact_sheet import ProofFrame, contact_sheet
-from converter.media.images import encode_image, read_image, resample
+from converter.media.images import encode_image, read_image
 from converter.media.manifest import MANIFEST, DatasetFolder, to_json
-from converter.media.parallel import ordered_map
 from converter.media.torchfile import write_torch
 from converter.registry import Missing, Progress, Written
 from converter.targets.gaussiantalker import layers
 from converter.targets.gaussiantalker.blink import au_csv
 from converter.targets.gaussiantalker.cameras import stored_from_w2c, transform_matrices
-from converter.targets.gaussiantalker.check import (
-    NAME,
-    RECORD,
-    LoadedDataset,
-    check_dataset,
-    load_dataset,
-)
+from converter.targets.gaussiantalker.check import NAME, check_dataset, load_dataset
 from converter.targets.gaussiantalker.landmarks import lms_text
 from converter.targets.gaussiantalker.options import Options
 from converter.targets.gaussiantalker.plan import Plan
 from converter.track import Image
-
-_N_PROOFS = 6
-_N_PIXEL_CHECKS = 8
-_PIXEL_SHIFT_LIMIT_PX = 0.3
 
 
 def write_dataset(
@@ -58,18 +49,19 @@ def write_dataset(
     with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
         dataset = DatasetFolder(folder)
         write_images(plan, dataset, options, progress)
-        aligned = _require_aligned(plan, folder)
-        write_bundle(plan.track, folder / RECORD, meshes="mean")
-        dataset.add(RECORD)
+        aligned = require_aligned(
+            plan.track, plan.canvas, plan.positions, plan.landmarks, partial(_read_written, folder)
+        )
+        write_record(plan.track, dataset)
         _write_cameras(plan, dataset, options)
         dataset.write("frames.csv", _frames_csv(plan))
         dataset.write("au.csv", au_csv(plan.blinks.closure, plan.times, options.blink_full))
         if plan.audio_features is not None:
             _write_npy(dataset, "aud_ds.npy", plan.audio_features)
         has_sound = _write_sound(plan, dataset)
-        dataset.write("proof.jpg", _proof(plan, folder))
+        dataset.write("proof.jpg", _proof(plan, folder, options))
         dataset.finish(NAME, _facts(plan, options))
-        summary = _require_proof(folder, out)
+        summary = require_clean(folder, out, check_dataset)
     return Written(
         path=out,
         summary=tuple(line for line in (_canvas_line(plan), aligned, *summary) if line),
@@ -88,39 +80,17 @@ def write_dataset(
 
 def write_images(plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress) -> None:
     """Write every per-frame file."""
-    canvas = plan.canvas
     background = _background(plan, options)
     if background is not None:
         dataset.write("bc.jpg", encode_image(background, ".jpg", options.quality))
-    positions = [int(p) for p in plan.positions]
 
-    def work(item: tuple[int, Image]) -> None:
-        image_id, frame = item
-        position = positions[image_id]
-        image = resample(frame, canvas.window.canvas_from_image[position], canvas.size)
+    def write(image_id: int, image: Image) -> None:
         dataset.write(f"ori_imgs/{image_id}.jpg", encode_image(image, ".jpg", options.quality))
         dataset.write(f"ori_imgs/{image_id}.lms", lms_text(plan.landmarks[image_id]))
         if plan.parsing is not None:
             _write_layers(plan, dataset, image_id, image, background, options)
 
-    stream = enumerate(canvas.frames.stream(positions))
-    for done, _ in enumerate(ordered_map(work, stream), start=1):
-        progress("write images", done, len(positions))
-
-
-def _require_aligned(plan: Plan, folder: Path) -> str:
-    """Hold written images against the tracker's crops; returns a line about it, or ''."""
-    shift = _pixel_shift(plan, folder)
-    if shift is None:
-        return ""
-    if shift > _PIXEL_SHIFT_LIMIT_PX:
-        raise TargetError(
-            plan.track.name,
-            "written images that lie on the tracker's crops",
-            f"a shift of {shift:.2f} px",
-            "bbox.pt, the images and the source frames do not belong together.",
-        )
-    return f"written pixels lie on the tracker's crops within {shift:.3f} px"
+    draw_images(plan.canvas, plan.positions, write, progress)
 
 
 def _write_layers(
@@ -144,58 +114,10 @@ def _write_layers(
 
 def _background(plan: Plan, options: Options) -> Image | None:
     if options.background is not None:
-        return layers.read_background(options.background, plan.track, plan.canvas)
+        return read_background(options.background, plan.track, plan.canvas)
     if plan.parsing is not None:
-        return layers.derive_background(plan.track, plan.canvas, plan.parsing)
+        return derive_background(plan.track, plan.canvas, plan.parsing)
     return None
-
-
-def _pixel_shift(plan: Plan, folder: Path) -> float | None:
-    """Largest shift, crop px, between written images and the tracker's own crops of the frames.
-
-    The tracker's crop is the picture that its cameras were fitted to, so this proves frame
-    numbers, bbox and canvas by content. None where there are no crops to compare with.
-    """
-    images, face = plan.track.crop_frames, plan.landmarks
-    if images is None:
-        return None
-    picks = np.unique(np.linspace(0, len(plan.positions) - 1, _N_PIXEL_CHECKS).round().astype(int))
-    shifts = []
-    for image_id in picks:
-        position = int(plan.positions[image_id])
-        canvas_from_crop = plan.canvas.canvas_from_crop[position]
-        written = read_image(folder / "ori_imgs" / f"{image_id}.jpg")
-        shift = _shift_between(written, images.read(position), canvas_from_crop, face[image_id])
-        if shift is not None:
-            shifts.append(shift)
-    return max(shifts, default=None)
-
-
-def _shift_between(
-    written: Image, crop: Image, canvas_from_crop: PixelAffine, face: Floats
-) -> float | None:
-    """Shift around the face, crop px (ECC); None where the face is cut off or has no texture."""
-    import cv2
-
-    crop_from_canvas = canvas_from_crop.inverse()
-    size = Size.of(crop)
-    seen = resample(written, crop_from_canvas, size)
-    inner = crop_from_canvas([[0, 0], [written.shape[1], written.shape[0]]])
-    points = crop_from_canvas(face)
-    margin = 0.5 * np.ptp(points, axis=0)
-    limits = (size.width, size.height)
-    low = np.ceil(np.maximum(points.min(axis=0) - margin, np.maximum(inner[0], 0))).astype(int)
-    high = np.floor(np.minimum(points.max(axis=0) + margin, np.minimum(inner[1], limits)))
-    if np.any(high - low < 48):
-        return None
-    part = np.s_[low[1] : int(high[1]), low[0] : int(high[0])]
-    a, b = (cv2.cvtColor(x[part], cv2.COLOR_BGR2GRAY) for x in (seen, crop))
-    start = np.eye(2, 3, dtype=np.float32)
-    try:
-        _, warp = cv2.findTransformECC(a, b, start, cv2.MOTION_TRANSLATION)
-    except cv2.error:  # it does not converge: too little texture, or another picture
-        return None
-    return float(np.hypot(warp[0, 2], warp[1, 2]))
 
 
 # --- cameras and tables -----------------------------------------------------------------------
@@ -261,63 +183,29 @@ def _write_npy(dataset: DatasetFolder, name: str, array: NDArray[np.float32]) ->
 
 def _write_sound(plan: Plan, dataset: DatasetFolder) -> bool:
     """aud.wav from time 0 on (aud_id counts from there), and its parts for both splits."""
-    if plan.track.video is None:
-        return False
-    path = plan.track.video.locate()
     step = 1 / plan.track.fps
     begin, end = float(plan.times[0]), float(plan.times[-1]) + step
     split = float(plan.times[plan.n_train])
     parts = (("aud.wav", 0.0, None), ("aud_train.wav", begin, split), ("aud_novel.wav", split, end))
-    for name, start, stop in parts:
-        if not extract_wav(path, dataset.root / name, start_s=start, end_s=stop):
-            return False
-        dataset.add(name)
-    return True
+    return write_sound(plan.track, dataset, parts)
 
 
 # --- proof and record -------------------------------------------------------------------------
 
 
-def _proof(plan: Plan, folder: Path) -> bytes:
+def _read_written(folder: Path, image_id: int) -> Image:
+    return read_image(folder / "ori_imgs" / f"{image_id}.jpg")
+
+
+def _proof(plan: Plan, folder: Path, options: Options) -> bytes:
     """Contact sheet of the written images under the cameras as the loader reads them."""
-    dataset = load_dataset(folder)
-    picks = np.unique(np.linspace(0, len(plan.positions) - 1, _N_PROOFS).round().astype(int))
-    canvas = plan.canvas
-    title = (
-        f"{plan.track.name}  {canvas.kind} {canvas.size}  focal {canvas.focal:.2f} px  "
-        "mesh cyan, landmarks red"
-    )
-    return contact_sheet(
-        list(_proof_frames(plan, dataset, folder, picks)), plan.meshes.faces, title
-    )
+    loaded = load_dataset(folder)
 
+    def tile(image_id: int, vertices: Floats) -> tuple[Image, Floats, str]:
+        seen = loaded.project(image_id, options.units_per_metre * vertices)
+        return _read_written(folder, image_id), seen, f"img_id {image_id}"
 
-def _proof_frames(
-    plan: Plan, dataset: LoadedDataset, folder: Path, picks: NDArray[np.int64]
-) -> Iterator[ProofFrame]:
-    k = float(np.median(np.linalg.norm(dataset.w2c.t, axis=1)
-              / np.linalg.norm(plan.track.w2c.t[plan.positions], axis=1)))  # fmt: skip
-    for image_id in picks:
-        position = int(plan.positions[image_id])
-        vertices = k * plan.meshes.vertices(position).astype(np.float64)
-        yield ProofFrame(
-            read_image(folder / "ori_imgs" / f"{image_id}.jpg"),
-            dataset.project(int(image_id), vertices),
-            plan.landmarks[image_id],
-            f"img_id {image_id}  frame {int(plan.track.frame_ids[position]):05d}",
-        )
-
-
-def _require_proof(folder: Path, out: Path) -> tuple[str, ...]:
-    findings = check_dataset(folder)
-    errors = [f for f in findings if f.severity == "error"]
-    if errors:
-        raise TargetError(
-            out, "a dataset that passes its own check",
-            f"{len(errors)} errors, first: {str(errors[0]).replace(str(folder), str(out))}",
-            "Nothing was written. This is a bug in uncrop; please report it with the track.",
-        )  # fmt: skip
-    return tuple(f.message for f in findings if f.check == "reprojection")
+    return proof_sheet(plan.track, plan.meshes, plan.canvas, plan.positions, plan.landmarks, tile)
 
 
 def _canvas_line(plan: Plan) -> str:
@@ -331,31 +219,17 @@ def _canvas_line(plan: Plan) -> str:
 
 
 def _facts(plan: Plan, options: Options) -> dict[str, Any]:
-    canvas = plan.canvas
-    chosen = {k: v.name if isinstance(v, Path) else v for k, v in asdict(options).items()}
     return {
         "track": plan.track.name,
-        "canvas": {
-            "kind": canvas.kind,
-            "base": canvas.base,
-            "width": canvas.size.width,
-            "height": canvas.size.height,
-            "focal_px": canvas.focal,
-            "canvas_from_image": _affine_numbers(canvas.window.canvas_from_image),
-            "canvas_from_crop": _affine_numbers(canvas.canvas_from_crop),
-        },
+        "canvas": canvas_facts(plan.canvas),
         "units_per_metre": options.units_per_metre,
         "track_positions": plan.positions.tolist(),
         "frame_ids": plan.track.frame_ids[plan.positions].tolist(),
         "blinks_from": plan.blinks.origin,
-        "options": chosen,
+        "options": options_facts(options),
         "steps": list(plan.track.provenance.steps),
         "findings": [asdict(f) for f in (*plan.track.findings, *plan.findings)],
     }
-
-
-def _affine_numbers(affine: PixelAffine) -> list[Any]:
-    return [np.asarray(v).tolist() for v in (affine.sx, affine.sy, affine.tx, affine.ty)]
 
 
 def _missing(plan: Plan, out: Path, has_sound: bool) -> Iterator[Missing]:

@@ -6,23 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Canvas = Literal["auto", "window", "padded", "crop"]
+from converter.dataset.options import CanvasOptions
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(CanvasOptions):
     """Options of ``--to gaussiantalker``."""
 
-    canvas: Canvas = "auto"
-    """Which part of the picture is written; every canvas is centred on the principal point.
-    auto: window where there are source frames, else crop.
-    window: native pixels, the largest canvas inside the source frame.
-    padded: the whole source frame at native scale, borders repeated.
-    crop: the tracker's own field of view."""
-    size: str | None = None
-    """Size of the canvas, N or WIDTHxHEIGHT, even. Default: what fits; 512 for crop."""
-    scale: float | None = None
-    """Output pixels per source pixel, for window and padded. Default: 1, native."""
     parsing: Path | None = None
     """Face-parsing PNGs in GaussianTalker's or INSTA's colours, at source or crop size."""
     parsing_names: Literal["auto", "frame", "image", "position"] = "auto"

@@ -8,19 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.dataset.canvas import Canvas, canvas_doubts, choose_canvas, face_doubts
+from converter.dataset.landmarks import settle_landmarks
+from converter.dataset.options import require_bounds
+from converter.dataset.parsing import Parsing
 from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats
 from converter.media.arrays import read_npy
 from converter.targets.gaussiantalker.blink import Blinks, find_blinks
-from converter.targets.gaussiantalker.canvas import (
-    Canvas,
-    canvas_doubts,
-    choose_canvas,
-    share_outside,
-)
-from converter.targets.gaussiantalker.landmarks import settle_landmarks
-from converter.targets.gaussiantalker.layers import Parsing
 from converter.targets.gaussiantalker.options import Options
 from converter.track import Meshes, Track
 
@@ -30,7 +26,6 @@ AUDIO_RATE_HZ = 25.0
 _MIN_TRAIN, _MIN_SPLIT = 32, 4
 _ALL_TRAIN_RENDERED = 1000
 _STILL_HEAD_M = 1e-3
-_SMALL_FACE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,7 @@ def make_plan(track: Track, options: Options) -> Plan:
     max_gap = options.max_gap if options.missing_landmarks == "interpolate" else 0
     positions, filled, more = settle_landmarks(landmarks, times, max_gap, f"{track.name}: kpt")
     findings += more
-    on_canvas = _on_canvas(canvas, positions, filled)
+    on_canvas = canvas.from_crop(positions, filled)
     n_train = len(positions) * 10 // 11
     eyelids = track.flame.eyelids
     blinks = find_blinks(landmarks[positions], None if eyelids is None else eyelids[positions],
@@ -109,15 +104,12 @@ def make_plan(track: Track, options: Options) -> Plan:
 
 
 def _require_options(options: Options) -> None:
-    bounds = (
+    require_bounds(
         ("--quality", options.quality, 1, 100),
         ("--max-gap", options.max_gap, 0, 1000),
         ("--units-per-metre", options.units_per_metre, 1e-3, 1e6),
         ("--blink-full", options.blink_full, 0.01, 5),
     )
-    for name, value, low, high in bounds:
-        if not low <= value <= high:
-            raise TargetError(name, f"{low:g} to {high:g}", f"{value:g}")
     for name, path in (("--parsing", options.parsing), ("--background", options.background),
                        ("--audio-features", options.audio_features)):  # fmt: skip
         if path is not None and not path.exists():
@@ -147,13 +139,6 @@ def _parsing(options: Options, track: Track, canvas: Canvas) -> Parsing | None:
     if options.parsing is None:
         return None
     return Parsing.find(options.parsing, options.parsing_names, track, canvas)
-
-
-def _on_canvas(canvas: Canvas, positions: NDArray[np.int64], points: Floats) -> Floats:
-    affine = canvas.canvas_from_crop
-    if np.ndim(affine.tx):
-        return np.stack([affine[int(i)](p) for i, p in zip(positions, points, strict=True)])
-    return affine(points)
 
 
 def _audio_features(
@@ -203,24 +188,7 @@ def _doubts(
             "frames-few", track.name,
             f"{n_train} training and {n - n_train} validation frames: GaussianTalker's batches "
             f"need {_MIN_TRAIN} and {_MIN_SPLIT}, and good results minutes of video."))  # fmt: skip
-    findings += canvas_doubts(canvas)
-    outside = share_outside(landmarks, canvas.size)
-    if outside > 0:
-        findings.append(_doubt(
-            "face-outside", f"canvas {canvas.kind} {canvas.size}",
-            f"the face leaves the canvas in {outside:.0%} of the frames.",
-            "Use --canvas padded, or a larger --size."))  # fmt: skip
-    height = float(np.median(np.ptp(landmarks[..., 1], axis=1))) / canvas.size.height
-    if height < _SMALL_FACE:
-        findings.append(
-            Finding(
-                "face-small",
-                "info",
-                f"canvas {canvas.kind} {canvas.size}",
-                f"the face fills {height:.0%} of its height.",
-                fix="--canvas crop --size N draws the tracker's narrower view instead.",
-            )
-        )
+    findings += canvas_doubts(canvas) + face_doubts(canvas, landmarks)
     centres = track.w2c.inverse().t
     reach = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max())
     if reach < _STILL_HEAD_M:

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from converter.dataset.options import CanvasOptions
 from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.crop import Window
 from converter.geometry.pixels import Floats, PixelAffine, Size
-from converter.targets.gaussiantalker.options import Options
-from converter.track import Frames, Track
+from converter.media.images import resample
+from converter.track import Frames, Image, Track
 
 _DEFAULT_CROP_SIZE = 512
 _MIN_SIDE = 64
 _NOTICEABLE = 0.005
+_SMALL_FACE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,24 @@ class Canvas:
         """Focal length on the canvas, px."""
         return float(self.window.intrinsics.fx)
 
+    @property
+    def title(self) -> str:
+        """Kind and size, for messages."""
+        return f"{self.kind} {self.size}"
 
-def choose_canvas(track: Track, options: Options) -> tuple[Canvas, list[Finding]]:
+    def draw(self, image: Image, position: int) -> Image:
+        """Draw one image of `frames`, that of track frame ``position``."""
+        return resample(image, self.window.canvas_from_image[position], self.size)
+
+    def from_crop(self, positions: NDArray[np.int64], points: Floats) -> Floats:
+        """Map crop pixels (M, P, 2) of track frames ``positions`` (M,) onto the canvas."""
+        affine = self.canvas_from_crop
+        if np.ndim(affine.tx):
+            return np.stack([affine[int(i)](p) for i, p in zip(positions, points, strict=True)])
+        return affine(points)
+
+
+def choose_canvas(track: Track, options: CanvasOptions) -> tuple[Canvas, list[Finding]]:
     """Choose the canvas for a track.
 
     Raises
@@ -125,7 +144,7 @@ def _source_canvas(
     return Canvas(kind, "source", track.source_frames, located, window, canvas_from_crop)
 
 
-def _crop_canvas(track: Track, size: Size, options: Options) -> Canvas:
+def _crop_canvas(track: Track, size: Size, options: CanvasOptions) -> Canvas:
     if options.scale is not None:
         raise TargetError("--scale", "no --scale with --canvas crop", f"{options.scale:g}",
                           "Use --size.")  # fmt: skip
@@ -169,16 +188,9 @@ def parse_size(text: str | None) -> Size | None:
     if not ok or any(s % 2 or s < _MIN_SIDE or s > 16384 for s in sides):
         raise TargetError(
             "--size", f"N or WIDTHxHEIGHT, even, at least {_MIN_SIDE}", text,
-            "GaussianTalker's principal point is the image centre; odd sizes lose half a pixel.",
+            "The principal point is the image centre; odd sizes lose half a pixel.",
         )  # fmt: skip
     return Size(sides[0], sides[-1])
-
-
-def share_outside(points: Floats, size: Size) -> float:
-    """Share of frames (N, P, 2) with a point outside the canvas."""
-    x, y = points[..., 0], points[..., 1]
-    outside = (x < 0) | (y < 0) | (x > size.width) | (y > size.height)
-    return float(np.mean(outside.any(axis=1)))
 
 
 def canvas_doubts(canvas: Canvas) -> list[Finding]:
@@ -196,7 +208,7 @@ def canvas_doubts(canvas: Canvas) -> list[Finding]:
             Finding(
                 "canvas-invented",
                 "warning",
-                f"canvas {canvas.kind} {canvas.size}",
+                f"canvas {canvas.title}",
                 f"{invented:.0%} of it lies outside the {image} image and repeats border pixels.",
                 measured=invented,
                 fix="Leave --size out for the largest canvas without any, or give a smaller one.",
@@ -211,6 +223,45 @@ def canvas_doubts(canvas: Canvas) -> list[Finding]:
                 f"{lost:.0%} of the {image} image does not fit and is cut off.",
                 measured=lost,
                 fix="Leave --size out to keep the whole frame, or give a --scale below 1.",
+            )
+        )
+    return findings
+
+
+def face_doubts(canvas: Canvas, landmarks: Floats) -> list[Finding]:
+    """Say in how many frames the face leaves the canvas, and whether it is small.
+
+    Parameters
+    ----------
+    canvas
+        The canvas.
+    landmarks
+        (M, P, 2) edge-origin px of the canvas.
+
+    """
+    findings, size = [], canvas.size
+    x, y = landmarks[..., 0], landmarks[..., 1]
+    beyond = (x < 0) | (y < 0) | (x > size.width) | (y > size.height)
+    outside = float(np.mean(beyond.any(axis=1)))
+    if outside > 0:
+        findings.append(
+            Finding(
+                "face-outside",
+                "warning",
+                f"canvas {canvas.title}",
+                f"the face leaves the canvas in {outside:.0%} of the frames.",
+                fix="Use --canvas padded, or a larger --size.",
+            )
+        )
+    height = float(np.median(np.ptp(y, axis=1))) / size.height
+    if height < _SMALL_FACE:
+        findings.append(
+            Finding(
+                "face-small",
+                "info",
+                f"canvas {canvas.title}",
+                f"the face fills {height:.0%} of its height.",
+                fix="--canvas crop --size N draws the tracker's narrower view instead.",
             )
         )
     return findings
