@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,12 @@ from converter.errors import (
 )
 from converter.findings import Finding
 from converter.geometry.crop import BBox, Crop
-from converter.geometry.pixels import Floats, Size, pixels_from_index
-from converter.media.arrays import read_npy
-from converter.media.files import read_bytes, scan_folder, sha256_of
+from converter.geometry.pixels import Floats, Size
+from converter.media.files import read_bytes, sha256_of
 from converter.media.images import (
     ImageFiles,
-    list_images,
     read_image,
     read_size,
-    render_crop,
 )
 from converter.media.limits import Limits
 from converter.media.meshes import MeshFiles
@@ -45,22 +41,25 @@ from converter.sources.metrical_tracker.cameras import (
     stated_size,
 )
 from converter.sources.metrical_tracker.evidence import landmark_residuals, settle_image_space
-from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
+from converter.sources.metrical_tracker.files import (
+    LARGEST_EDGE,
+    N_DENSE_LANDMARKS,
+    N_LANDMARKS,
+    FrameFiles,
+    TrackFiles,
+)
+from converter.sources.metrical_tracker.folders import find_folders
 from converter.sources.metrical_tracker.lost_bbox import numbered_crops, recover_or_say
 from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
 from converter.sources.metrical_tracker.payload import FramePayload, frame_from, read_frame
 from converter.track import Flame, Frames, InputFile, Provenance, Track, VideoFile
 
-_DEFAULT_FPS = 25.0
 _MIN_FPS, _MAX_FPS = 0.1, 1000.0
-_N_LANDMARKS = 68
-_LARGEST_EDGE = 1e6
 _BBOX_REMEDY = "Is it the tracker's own bbox.pt?"
 _SAME_GREY_LEVELS = 3.0
 # Measured: 0.62 one frame off, where the head moves 0.7 px per frame (spec, 3.10).
 _LAG_RATIO = 0.8
 _CONSTANT_RELATIVE = 1e-6
-_N_DENSE_LANDMARKS = 478
 
 
 def read_track(path: Path, options: ReadOptions) -> Track:
@@ -97,7 +96,7 @@ def read_bbox(path: Path, limits: Limits) -> BBox:
     if values.dtype.kind not in "fiu":
         found = "text" if values.dtype.kind == "U" else f"{values.dtype.name} values"
         raise FormatError(path, expected, found, _BBOX_REMEDY)
-    if values.size != 4 or not np.all(np.abs(values) <= _LARGEST_EDGE) or np.any(values % 1):
+    if values.size != 4 or not np.all(np.abs(values) <= LARGEST_EDGE) or np.any(values % 1):
         raise FormatError(path, expected, f"{values.tolist()}"[:80], _BBOX_REMEDY)
     bbox = BBox(*(int(v) for v in values.ravel()))
     if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
@@ -114,11 +113,9 @@ def read_bbox(path: Path, limits: Limits) -> BBox:
 
 
 @dataclass
-class _Reader:
+class _Reader(TrackFiles):
     """Carries what several steps of one reading share."""
 
-    folders: TrackFolders
-    options: ReadOptions
     findings: list[Finding] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     hashes: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
@@ -190,34 +187,29 @@ class _Reader:
         return _checked_id(frame_from(series.parse(data, path), path))
 
     def _frame_paths(self) -> list[Path]:
-        found = sorted(self.folders.checkpoint.glob("*.frame"))
-        paths = [p for p in found if re.fullmatch(r"\d{1,12}", p.stem, re.ASCII)]
-        known = set(paths)
-        stray = [p.name for p in found if p not in known]
-        if not paths:
-            if len(found) == 1:
-                read_frame(found[0], self.options.limits)  # its error names the variant
+        found = FrameFiles.of(self.folders.checkpoint)
+        if not found.paths:
+            if len(found.stray) == 1:  # its error names the variant
+                read_frame(self.folders.checkpoint / found.stray[0], self.options.limits)
             raise FormatError(
                 self.folders.checkpoint,
                 "frames named by number, like 00012.frame",
-                ", ".join(stray[:5]),
+                ", ".join(found.stray[:5]),
             )
-        if len(paths) > self.options.limits.frames:
+        if len(found.paths) > self.options.limits.frames:
             raise UnsafeFileError(
                 self.folders.checkpoint, f"at most {self.options.limits.frames} frames",
-                f"{len(paths)}", "If it is genuine, raise the limit.",
+                f"{len(found.paths)}", "If it is genuine, raise the limit.",
             )  # fmt: skip
-        if stray:
+        if found.stray:
             self._warn("files-stray", self.folders.checkpoint, "ignored, not named by a number: "
-                       + ", ".join(stray[:5]))  # fmt: skip
-        paths.sort(key=lambda p: int(p.stem))
-        for a, b in zip(paths, paths[1:], strict=False):
-            if int(a.stem) == int(b.stem):
-                raise FormatError(
-                    self.folders.checkpoint, "one file per frame", f"{a.name} and {b.name}",
-                    "Remove the one that is not the tracker's.",
-                )  # fmt: skip
-        return paths
+                       + ", ".join(found.stray[:5]))  # fmt: skip
+        for a, b in found.twins:
+            raise FormatError(
+                self.folders.checkpoint, "one file per frame", f"{a.name} and {b.name}",
+                "Remove the one that is not the tracker's.",
+            )  # fmt: skip
+        return list(found.paths)
 
     def _note_variants(self, payloads: list[FramePayload]) -> None:
         """Say what a fork's payloads hold that is not read, and what speaks of another frame."""
@@ -266,46 +258,6 @@ class _Reader:
         return kept
 
     # --- images and sizes ---------------------------------------------------------------------
-
-    @cached_property
-    def images(self) -> list[Path]:
-        """The tracker's processed images, in its order."""
-        return list_images(self.folders.actor / "images") if self.folders.actor else []
-
-    @cached_property
-    def dumps(self) -> dict[int, Path]:
-        """Frame id -> the image the tracker dumped for it."""
-        folder = self.folders.output / "input"
-        if not folder.is_dir():
-            return {}
-        names = sorted(e.name for e in scan_folder(folder))
-        return {int(n[:-4]): folder / n for n in names if re.fullmatch(r"\d{1,12}\.png", n, re.A)}
-
-    @cached_property
-    def source_files(self) -> list[Path]:
-        """Source frames, when they are a folder."""
-        source = self.folders.source
-        return list_images(source) if source is not None and source.is_dir() else []
-
-    @cached_property
-    def video(self) -> VideoFrames | None:
-        """Source frames, when they are a video; all of them."""
-        source = self.folders.source
-        return VideoFrames(source, self.fps) if source is not None and source.is_file() else None
-
-    @property
-    def fps(self) -> float:
-        """Frames per second of the source sequence."""
-        if self.options.fps is not None:
-            return self.options.fps
-        return self.folders.config.fps or _DEFAULT_FPS
-
-    @cached_property
-    def source_size(self) -> Size | None:
-        """Size of the source frames; None if there are none."""
-        if self.source_files:
-            return read_size(self.source_files[0], self.options.limits)
-        return self.video.size if self.video is not None else None
 
     def _crop_size(self, payloads: Sequence[FramePayload]) -> Size:
         """Size of the tracker's images, or what the frames state when there are none."""
@@ -421,7 +373,7 @@ class _Reader:
         stated, stated_by = self.options.begin_frames, "--begin-frames"
         if stated is None and config.begin_frames is not None:
             stated, stated_by = config.begin_frames, config.path.name if config.path else "yaml"
-        images = self._numbered_images(crop)
+        images = self.numbered_images(crop)
         dumps = self.dumps if images.count else {}
         if stated is None and not any(i in dumps for i in ids):
             self._warn(
@@ -441,7 +393,7 @@ class _Reader:
                 "The images decide.",
             )
         self._require_images(ids, numbering, images)
-        name = self._image_name(ids[0] + numbering.offset)
+        name = self.image_name(ids[0] + numbering.offset)
         self.steps.append(
             f"{ids[0]:05d}.frame shows image {name}, number {ids[0] + numbering.offset + 1} of the "
             f"sequence (offset {numbering.offset + 1}), by {numbering.evidence}"
@@ -466,7 +418,7 @@ class _Reader:
         positions = [int(i) + numbering.offset for i in track.frame_ids]
 
         def landmarks_at(index: int, lag: int) -> Floats | None:
-            return self._read_landmarks("kpt", positions[index] + lag, _N_LANDMARKS)
+            return self.read_landmarks("kpt", positions[index] + lag, N_LANDMARKS)
 
         residuals = landmark_residuals(track, landmarks_at)
         best = min(residuals, key=lambda lag: residuals[lag], default=0)
@@ -486,38 +438,6 @@ class _Reader:
                 f"rests on {numbering.evidence}; no image was there to confirm it.",
             )
         )
-
-    @cached_property
-    def image_names(self) -> list[str]:
-        """Names, without suffix, of the images in the tracker's order, from whatever is left."""
-        if self.images or self.source_files:
-            return [p.stem for p in self.images or self.source_files]
-        kpt = self.folders.actor / "kpt" if self.folders.actor else None
-        names = sorted(p.stem for p in kpt.glob("*.npy")) if kpt is not None else []
-        if names and all(re.fullmatch(r"\d{5}", n, re.A) for n in names):
-            # ffmpeg's numbers; files that are missing must not shift the ones behind them.
-            first = min(int(names[0]), 1)
-            return [f"{n:05d}" for n in range(first, int(names[-1]) + 1)]
-        return names
-
-    def _image_name(self, position: int) -> str:
-        """Name of an image; ffmpeg counts from 00001."""
-        names = self.image_names
-        return names[position] if 0 <= position < len(names) else f"{position + 1:05d}"
-
-    def _numbered_images(self, crop: Crop | None) -> Images:
-        """Images in the order that frames count."""
-        origin = str(self.folders.source)
-        if self.images:
-            files = ImageFiles.of(self.images, self.options.limits)
-            return Images(files.origin, len(files), files.read, random_access=True)
-        if crop is not None and self.source_files:
-            sources = ImageFiles.of(self.source_files, self.options.limits)
-            return Images(origin, len(sources), lambda i: render_crop(sources.read(i), crop), True)
-        if crop is not None and self.video is not None:
-            video = self.video
-            return Images(origin, len(video), lambda i: render_crop(video.read(i), crop), False)
-        return Images("nowhere", 0, lambda _: np.zeros((0, 0, 3), np.uint8), False)
 
     def _source_indices(self, positions: list[int]) -> list[int]:
         """Positions in the source sequence, from positions in sorted(images)."""
@@ -563,8 +483,8 @@ class _Reader:
             source_indices=None if indices is None else np.array(indices, np.int64),
             fps=self.fps,
             flame=_flame(payloads),
-            landmarks=self._landmarks("kpt", positions, _N_LANDMARKS),
-            dense_landmarks=self._landmarks("kpt_dense", positions, _N_DENSE_LANDMARKS),
+            landmarks=self._landmarks("kpt", positions, N_LANDMARKS),
+            dense_landmarks=self._landmarks("kpt_dense", positions, N_DENSE_LANDMARKS),
             meshes=self._meshes(ids),
             crop_frames=self._crop_frames(ids, positions),
             source_frames=None if indices is None else self._source_frames(indices),
@@ -583,7 +503,7 @@ class _Reader:
         if base is None or not base.is_dir() or positions is None:
             return None
         try:
-            found = [self._read_landmarks(folder, p, n_points) for p in positions]
+            found = [self.read_landmarks(folder, p, n_points) for p in positions]
         except FormatError as error:
             if folder == "kpt":
                 raise
@@ -597,30 +517,12 @@ class _Reader:
                 points[index] = array
         n_lost = sum(array is None for array in found)
         if n_lost and folder == "kpt":
-            absent = sum(not (base / f"{self._image_name(p)}.npy").is_file() for p in positions)
+            absent = sum(not (base / f"{self.image_name(p)}.npy").is_file() for p in positions)
             why = f" ({absent} files are missing)" if absent else ": the detector found no face"
             self._warn(
                 "landmarks-missing", base, f"{n_lost} of {len(found)} frames have none{why}."
             )
         return points
-
-    def _read_landmarks(self, folder: str, position: int, n_points: int) -> Floats | None:
-        """Landmarks (n_points, 2) of one image, edge-origin px of the crop; None if it has none."""
-        if self.folders.actor is None or position < 0:
-            return None
-        path = self.folders.actor / folder / f"{self._image_name(position)}.npy"
-        if not path.is_file():
-            return None
-        array = read_npy(path, self.options.limits)
-        if array.shape != (n_points, 2) or array.dtype.kind not in "fiu":
-            raise FormatError(
-                path, f"{n_points}x2 float", f"{'x'.join(map(str, array.shape))} {array.dtype}",
-                f"Is it from {folder}/ of this track?",
-            )  # fmt: skip
-        points = array.astype(np.float64)
-        if not points.any() or not np.all(np.abs(points) < _LARGEST_EDGE):
-            return None
-        return pixels_from_index(points) if folder == "kpt" else points
 
     def _meshes(self, ids: list[int]) -> MeshFiles | None:
         folder = self.folders.output / "mesh"

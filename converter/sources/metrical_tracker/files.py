@@ -1,0 +1,157 @@
+"""The files of one track: which there are, in which order, and what one of them holds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from converter.errors import FormatError
+from converter.geometry.crop import Crop
+from converter.geometry.pixels import Floats, Size, pixels_from_index
+from converter.media.arrays import read_npy
+from converter.media.files import scan_folder
+from converter.media.images import ImageFiles, list_images, read_size, render_crop
+from converter.media.video import VideoFrames
+from converter.registry import ReadOptions
+from converter.sources.metrical_tracker.folders import TrackFolders
+from converter.sources.metrical_tracker.numbering import Images
+
+N_LANDMARKS = 68
+N_DENSE_LANDMARKS = 478
+LARGEST_EDGE = 1e6
+"""Coordinates beyond it, px, are no coordinates."""
+_DEFAULT_FPS = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFiles:
+    """The .frame files of a folder.
+
+    Attributes
+    ----------
+    paths
+        Those named by a number, in its order.
+    stray
+        Names of the others.
+    twins
+        Pairs of ``paths`` with the same number: 7.frame and 00007.frame.
+
+    """
+
+    paths: tuple[Path, ...]
+    stray: tuple[str, ...]
+    twins: tuple[tuple[Path, Path], ...]
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> FrameFiles:
+        """List a checkpoint folder."""
+        names = sorted(e.name for e in scan_folder(checkpoint) if e.name.endswith(".frame"))
+        numbered = [n for n in names if re.fullmatch(r"\d{1,12}\.frame", n, re.ASCII)]
+        known = set(numbered)
+        numbered.sort(key=lambda name: int(name[:-6]))
+        paths = tuple(checkpoint / name for name in numbered)
+        twins = [(a, b) for a, b in zip(paths, paths[1:], strict=False)
+                 if int(a.stem) == int(b.stem)]  # fmt: skip
+        return cls(paths, tuple(n for n in names if n not in known), tuple(twins))
+
+
+@dataclass
+class TrackFiles:
+    """Everything that lies in a track's folders, listed when it is asked for."""
+
+    folders: TrackFolders
+    options: ReadOptions
+
+    @cached_property
+    def images(self) -> list[Path]:
+        """The tracker's processed images, in its order."""
+        return list_images(self.folders.actor / "images") if self.folders.actor else []
+
+    @cached_property
+    def dumps(self) -> dict[int, Path]:
+        """Frame id -> the image the tracker dumped for it."""
+        folder = self.folders.output / "input"
+        if not folder.is_dir():
+            return {}
+        names = sorted(e.name for e in scan_folder(folder))
+        return {int(n[:-4]): folder / n for n in names if re.fullmatch(r"\d{1,12}\.png", n, re.A)}
+
+    @cached_property
+    def source_files(self) -> list[Path]:
+        """Source frames, when they are a folder."""
+        source = self.folders.source
+        return list_images(source) if source is not None and source.is_dir() else []
+
+    @cached_property
+    def video(self) -> VideoFrames | None:
+        """Source frames, when they are a video; all of them."""
+        source = self.folders.source
+        return VideoFrames(source, self.fps) if source is not None and source.is_file() else None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the source sequence."""
+        if self.options.fps is not None:
+            return self.options.fps
+        return self.folders.config.fps or _DEFAULT_FPS
+
+    @cached_property
+    def source_size(self) -> Size | None:
+        """Size of the source frames; None if there are none."""
+        if self.source_files:
+            return read_size(self.source_files[0], self.options.limits)
+        return self.video.size if self.video is not None else None
+
+    @cached_property
+    def image_names(self) -> list[str]:
+        """Names, without suffix, of the images in the tracker's order, from whatever is left."""
+        if self.images or self.source_files:
+            return [p.stem for p in self.images or self.source_files]
+        kpt = self.folders.actor / "kpt" if self.folders.actor else None
+        names = sorted(p.stem for p in kpt.glob("*.npy")) if kpt is not None else []
+        if names and all(re.fullmatch(r"\d{5}", n, re.A) for n in names):
+            # ffmpeg's numbers; files that are missing must not shift the ones behind them.
+            first = min(int(names[0]), 1)
+            return [f"{n:05d}" for n in range(first, int(names[-1]) + 1)]
+        return names
+
+    def image_name(self, position: int) -> str:
+        """Name of an image; ffmpeg counts from 00001."""
+        names = self.image_names
+        return names[position] if 0 <= position < len(names) else f"{position + 1:05d}"
+
+    def numbered_images(self, crop: Crop | None) -> Images:
+        """Images in the order that frames count."""
+        origin = str(self.folders.source)
+        if self.images:
+            files = ImageFiles.of(self.images, self.options.limits)
+            return Images(files.origin, len(files), files.read, random_access=True)
+        if crop is not None and self.source_files:
+            sources = ImageFiles.of(self.source_files, self.options.limits)
+            return Images(origin, len(sources), lambda i: render_crop(sources.read(i), crop), True)
+        if crop is not None and self.video is not None:
+            video = self.video
+            return Images(origin, len(video), lambda i: render_crop(video.read(i), crop), False)
+        return Images("nowhere", 0, lambda _: np.zeros((0, 0, 3), np.uint8), False)
+
+    def read_landmarks(self, folder: str, position: int, n_points: int) -> Floats | None:
+        """Landmarks (n_points, 2) of one image, edge-origin px of the crop; None if it has none."""
+        if self.folders.actor is None or position < 0:
+            return None
+        path = self.folders.actor / folder / f"{self.image_name(position)}.npy"
+        if not path.is_file():
+            return None
+        array = read_npy(path, self.options.limits)
+        if array.shape != (n_points, 2) or array.dtype.kind not in "fiu":
+            raise FormatError(
+                path, f"{n_points}x2 float", f"{'x'.join(map(str, array.shape))} {array.dtype}",
+                f"Is it from {folder}/ of this track?",
+            )  # fmt: skip
+        points = array.astype(np.float64)
+        if not points.any() or not np.all(np.abs(points) < LARGEST_EDGE):
+            return None
+        return pixels_from_index(points) if folder == "kpt" else points
