@@ -176,8 +176,7 @@ def detect_source(path: Path) -> Source:
         If no source recognises it.
 
     """
-    if not os.path.exists(path):
-        raise MissingInputError(path, *_absent(path))
+    require_path(path)
     if os.path.isdir(path):
         scan_folder(path)  # one that may not be listed is refused here, by its reason
     for name in names("sources"):
@@ -190,6 +189,12 @@ def detect_source(path: Path) -> Source:
         "a folder without .frame files" if path.is_dir() else "another kind of file",
         "Give the folder that holds checkpoint/, or a parent of it.",
     )
+
+
+def require_path(path: Path) -> None:
+    """Raise MissingInputError, with a name close to it if there is one, if nothing is there."""
+    if not os.path.exists(path):
+        raise MissingInputError(path, *_absent(path))
 
 
 def _absent(path: Path) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from converter.errors import UncropError, printable
 VERBS = {
     "convert": "write a track as a bundle or as a trainer's dataset",
     "recover-bbox": "find a lost bbox.pt again, exactly, from crops and source frames",
+    "validate": "say which cameras are wrong, why, and how to mend them, over one track or many",
     "inspect": "say what a track, a .frame, a bbox.pt, a bundle or a written dataset holds",
 }
 
