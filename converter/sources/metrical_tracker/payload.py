@@ -31,6 +31,7 @@ _FLAME_SHAPES: dict[str, tuple[int | None, ...]] = {
 _CAMERA_KEYS = frozenset(("R", "t", "fl", "pp"))
 _KNOWN_FLAME = frozenset(_FLAME_SHAPES)
 _LARGEST = 1e9
+_NOT_FINITE = "NaN or infinity"
 _FOREIGN = "Was this written by metrical-tracker?"
 
 
@@ -107,8 +108,11 @@ def read_frame(path: Path, limits: Limits) -> FramePayload:
     return frame_from(read_torch(path, limits), path)
 
 
-def frame_from(stored: TorchFile, path: Path) -> FramePayload:
-    """Return what the file at ``path`` holds, once it is read; raises as `read_frame`."""
+def frame_from(stored: TorchFile, path: Path, *, finite: bool = True) -> FramePayload:
+    """Return what the file at ``path`` holds, once it is read; raises as `read_frame`.
+
+    ``finite=False`` lets numbers pass that `unusable_block` would name.
+    """
     content = _mapping(stored.content, path, "the file")
     if "sparse_frame" in content or "dense_frame" in content:
         raise FormatError(
@@ -134,29 +138,39 @@ def frame_from(stored: TorchFile, path: Path) -> FramePayload:
         global_step=_whole(content, path, "global_step"),
         unread=_unread(content),
     )
-    _require_finite(payload)
+    if finite and (found := unusable_block(payload)) is not None:
+        name, wrong = found
+        raise ConventionError(
+            f"{payload.path}: {name}",
+            "finite numbers" if wrong == _NOT_FINITE else f"numbers up to {_LARGEST:g}",
+            wrong,
+            "The tracker never writes these; --skip-damaged leaves the frame out.",
+        )
     return payload
 
 
-def _require_finite(payload: FramePayload) -> None:
-    """Refuse NaN, infinity, and numbers whose sums and products could overflow."""
+def unusable_block(payload: FramePayload) -> tuple[str, str] | None:
+    """Name a block with NaN, infinity, or numbers whose sums and products could overflow.
+
+    Returns
+    -------
+    The block's name, and what is wrong in it; None if all numbers are usable.
+
+    """
     blocks = [payload.K, payload.R, payload.t, *payload.flame.values()]
     if (camera := payload.camera) is not None:
         blocks += [camera.R6, camera.t, np.array([camera.fl]), camera.pp]
     # All at once: one call per block would cost as much as reading the file.
     if np.abs(np.concatenate(blocks, axis=None)).max() <= _LARGEST:
-        return
+        return None
     names = ["opencv.K", "opencv.R", "opencv.t", *(f"flame.{name}" for name in payload.flame)]
     names += ["camera.R", "camera.t", "camera.fl", "camera.pp"][: len(blocks) - len(names)]
     for name, block in zip(names, blocks, strict=True):
-        finite = bool(np.isfinite(block).all())
-        if not finite or np.abs(block).max(initial=0.0) > _LARGEST:
-            raise ConventionError(
-                f"{payload.path}: {name}",
-                "finite numbers" if not finite else f"numbers up to {_LARGEST:g}",
-                "NaN or infinity" if not finite else f"{np.abs(block).max():.3g}",
-                "The tracker never writes these; --skip-damaged leaves the frame out.",
-            )
+        if not np.isfinite(block).all():
+            return name, _NOT_FINITE
+        if np.abs(block).max(initial=0.0) > _LARGEST:
+            return name, f"{np.abs(block).max():.3g}"
+    return None
 
 
 def _mapping(value: Any, path: Path, what: str) -> dict[Any, Any]:
