@@ -28,11 +28,11 @@ from converter.sources.metrical_tracker.payload import FramePayload
 from converter.track import ImageSpace
 
 # Genuine files: K within 1.2e-4 px, R within 7e-6, t exact (metrical-tracker spec, 3.4 and 3.8).
-_K_LIMIT_PX = 1e-2
-_REWRITTEN_K_LIMIT_PX = 0.05
-_ROTATION_LIMIT = 1e-4
-_TRANSLATION_LIMIT_M = 1e-5
-_REWRITTEN_TRANSLATION_LIMIT_M = 1e-4
+K_LIMIT_PX = 1e-2
+REWRITTEN_K_LIMIT_PX = 0.05
+ROTATION_LIMIT = 1e-4
+TRANSLATION_LIMIT_M = 1e-5
+REWRITTEN_TRANSLATION_LIMIT_M = 1e-4
 _CONSTANT_K_RELATIVE = 1e-6
 _MAX_KEYFRAMES = 64
 _AS_WRITTEN = "Use the files as the tracker wrote them."
@@ -83,7 +83,7 @@ def stated_size(payload: FramePayload) -> Size | None:
         return size
     swapped = Size(size.height, size.width)
     off, off_swapped = (_off(payload, candidate) for candidate in (size, swapped))
-    return swapped if off_swapped <= _K_LIMIT_PX < off else size
+    return swapped if off_swapped <= K_LIMIT_PX < off else size
 
 
 def _off(payload: FramePayload, size: Size) -> float:
@@ -107,7 +107,7 @@ def _intrinsics(
     """K, one per frame, and the image it speaks of."""
     stated = _one_img_size(payloads)
     in_source = stated is not None and stated != crop_size and stated == source_size
-    tracked = _tracked(payloads, crop_size)
+    tracked = tracked_intrinsics(payloads, crop_size)
     if in_source and (tracked is None or crop is None):
         findings.append(
             Finding(
@@ -120,7 +120,7 @@ def _intrinsics(
             )
         )
         return _from_matrices(payloads, source_size or crop_size, findings), "source"
-    confirmed = tracked is not None and _difference(payloads, tracked).max() <= _K_LIMIT_PX
+    confirmed = tracked is not None and _difference(payloads, tracked).max() <= K_LIMIT_PX
     _check_img_size(stated, crop_size, payloads[0], confirmed or in_source, findings)
     if tracked is None:
         return _from_matrices(payloads, crop_size, findings), "crop"
@@ -175,7 +175,7 @@ def _check_img_size(
     )
 
 
-def _tracked(payloads: list[FramePayload], size: Size) -> Intrinsics | None:
+def tracked_intrinsics(payloads: list[FramePayload], size: Size) -> Intrinsics | None:
     """K by the camera blocks, one per frame; None if a frame has none."""
     blocks = [p.camera for p in payloads if p.camera is not None]
     if len(blocks) != len(payloads):
@@ -247,7 +247,7 @@ def _reconciled(
         )  # fmt: skip
     stored = np.stack([p.K for p in payloads])
     difference = _difference(payloads, tracked)
-    off = np.flatnonzero(difference > _K_LIMIT_PX)
+    off = np.flatnonzero(difference > K_LIMIT_PX)
     if not len(off):
         return Intrinsics.from_matrix(stored, tracked.size)
     first = int(off[0])
@@ -256,8 +256,8 @@ def _reconciled(
         hint = "" if crop is not None else " Give --bbox if K was rewritten with a bbox.pt."
         raise ConventionError(
             f"{payloads[first].path}: opencv.K",
-            f"the camera block's K, {_brief(tracked.matrix[first])}, within {_K_LIMIT_PX} px",
-            f"{_brief(stored[first])}",
+            f"the camera block's K, {brief_K(tracked.matrix[first])}, within {K_LIMIT_PX} px",
+            f"{brief_K(stored[first])}",
             "One of the two was rewritten in a way that is not known; "
             f"use the files as the tracker wrote them.{hint}",
         )
@@ -267,10 +267,10 @@ def _reconciled(
             "K-rewritten",
             "warning",
             "opencv.K",
-            f"is {_brief(stored[first])} where the camera block says "
-            f"{_brief(tracked.matrix[first])}{some}: {cause}.",
+            f"is {brief_K(stored[first])} where the camera block says "
+            f"{brief_K(tracked.matrix[first])}{some}: {cause}.",
             measured=float(difference.max()),
-            limit=_K_LIMIT_PX,
+            limit=K_LIMIT_PX,
             unit="px",
             fix="The camera block is used.",
         )
@@ -278,37 +278,94 @@ def _reconciled(
     return tracked
 
 
-def _explain(stored: Floats, tracked: Intrinsics, crop: Crop | None) -> str:
-    """Name the known rewrite that turns the tracked K into the stored one, or return ''."""
+@dataclass(frozen=True, slots=True)
+class KRewrite:
+    """One way in which scripts rewrite K.
 
-    def same(candidate: Floats) -> bool:
-        return bool(np.max(np.abs(stored - candidate)) <= _REWRITTEN_K_LIMIT_PX)
+    Attributes
+    ----------
+    name
+        ``transposed``, ``source``, ``naive``, ``swapped`` or ``scaled``.
+    cause
+        What happened, as a clause.
+    K
+        (N, 3, 3) what it makes of the tracker's K.
 
-    if same(np.swapaxes(tracked.matrix, -1, -2)):
-        return "K is transposed"
+    """
+
+    name: str
+    cause: str
+    K: Floats
+
+    def explains(self, stored: Floats) -> NDArray[np.bool_]:
+        """Whether each of ``stored`` (N, 3, 3) is what this rewrite gives; shape (N,)."""
+        with np.errstate(invalid="ignore"):
+            off = np.abs(stored - self.K).max(axis=(-1, -2))
+            same: NDArray[np.bool_] = off <= REWRITTEN_K_LIMIT_PX
+        return same
+
+
+def K_rewrites(stored: Floats, tracked: Intrinsics, crop: Crop | None) -> list[KRewrite]:
+    """Known rewrites of the tracked K, the likeliest first.
+
+    Parameters
+    ----------
+    stored
+        (N, 3, 3) opencv.K, from which the factor of a scaled K is taken.
+    tracked
+        K by the camera blocks, one per frame.
+    crop
+        How the images were cut; None if unknown.
+
+    """
+    found = [KRewrite("transposed", "K is transposed", np.swapaxes(tracked.matrix, -1, -2))]
     if crop is not None:
         source = crop.source or crop.padded_size
-        if same(tracked.map(crop.source_from_crop, source).matrix):
-            return f"K was already rewritten to source resolution with bbox {crop.bbox}"
         naive = tracked.matrix.copy()
         naive[..., 0, 2] += crop.bbox.x_min
         naive[..., 1, 2] += crop.bbox.y_min
-        if same(naive):
-            return (
+        found += [
+            KRewrite(
+                "source",
+                f"K was already rewritten to source resolution with bbox {crop.bbox}",
+                tracked.map(crop.source_from_crop, source).matrix,
+            ),
+            KRewrite(
+                "naive",
                 f"bbox {crop.bbox} was added to the principal point without rescaling "
-                "(a formula in circulation that is wrong)"
-            )
+                "(a formula in circulation that is wrong)",
+                naive,
+            ),
+        ]
     focal, centre = tracked.to_ndc()
     swapped = Size(tracked.size.height, tracked.size.width)
-    if same(Intrinsics.from_ndc(focal, centre, swapped).matrix):
-        return "K was computed with height and width swapped"
+    found.append(
+        KRewrite(
+            "swapped",
+            "K was computed with height and width swapped",
+            Intrinsics.from_ndc(focal, centre, swapped).matrix,
+        )
+    )
     scale = float(np.median(stored[..., 0, 0] / tracked.matrix[..., 0, 0]))
-    if same(tracked.matrix * np.array([[scale], [scale], [1.0]])):
-        return f"K was scaled by {scale:.6g}, to images of another resolution"
-    return ""
+    found.append(
+        KRewrite(
+            "scaled",
+            f"K was scaled by {scale:.6g}, to images of another resolution",
+            tracked.matrix * np.array([[scale], [scale], [1.0]]),
+        )
+    )
+    least = 2 * REWRITTEN_K_LIMIT_PX  # of a smaller change no rewrite can be told
+    return [r for r in found if np.max(np.abs(r.K - tracked.matrix)) > least]
 
 
-def _brief(K: Floats) -> str:
+def _explain(stored: Floats, tracked: Intrinsics, crop: Crop | None) -> str:
+    """Name the known rewrite that turns the tracked K into the stored one, or return ''."""
+    rewrites = K_rewrites(stored, tracked, crop)
+    return next((r.cause for r in rewrites if r.explains(stored).all()), "")
+
+
+def brief_K(K: Floats) -> str:
+    """One K on one line."""
     return f"f ({K[0, 0]:.2f}, {K[1, 1]:.2f}) c ({K[0, 2]:.2f}, {K[1, 2]:.2f})"
 
 
@@ -322,11 +379,11 @@ def _poses(payloads: list[FramePayload], findings: list[Finding]) -> Pose:
         w2c = _reconciled_pose(w2c, payloads, findings)
     defects = w2c.rotation_defect()
     worst = int(np.argmax(defects))
-    if not defects[worst] <= _ROTATION_LIMIT:
+    if not defects[worst] <= ROTATION_LIMIT:
         mirrored = np.isinf(defects[worst])
         raise ConventionError(
             f"{payloads[worst].path}: opencv.R",
-            f"a rotation within {_ROTATION_LIMIT:g}",
+            f"a rotation within {ROTATION_LIMIT:g}",
             "mirrored axes (det R <= 0)" if mirrored else f"|R R^T - I| = {defects[worst]:.2g}",
             f"A script rewrote it. {_AS_WRITTEN}",
         )
@@ -343,10 +400,8 @@ def _poses(payloads: list[FramePayload], findings: list[Finding]) -> Pose:
 
 def _reconciled_pose(stored: Pose, payloads: list[FramePayload], findings: list[Finding]) -> Pose:
     """OpenCV poses, checked against the camera block: R = D M^T, t = D camera.t."""
-    blocks = [p.camera for p in payloads if p.camera is not None]
-    d = OPENCV_FROM_PYTORCH3D
-    matrices = matrix_from_rotation_6d(np.stack([b.R6 for b in blocks]))
-    flat = np.flatnonzero(~np.isfinite(matrices).all(axis=(-1, -2)))
+    tracked = tracked_pose(payloads)
+    flat = np.flatnonzero(~np.isfinite(tracked.R).all(axis=(-1, -2)))
     if len(flat):
         raise ConventionError(
             f"{payloads[flat[0]].path}: camera.R",
@@ -354,11 +409,10 @@ def _reconciled_pose(stored: Pose, payloads: list[FramePayload], findings: list[
             "rows that span no plane",
             _AS_WRITTEN,
         )
-    tracked = Pose(d @ np.swapaxes(matrices, -1, -2), np.stack([b.t for b in blocks]) @ d)
-    same = _same_pose(stored, tracked, _TRANSLATION_LIMIT_M)
+    same = same_pose(stored, tracked, TRANSLATION_LIMIT_M)
     explained = same.copy()
-    for cause, written in _known_poses(tracked):
-        meant = _same_pose(stored, written, _REWRITTEN_TRANSLATION_LIMIT_M) & ~explained
+    for cause, written in known_poses(tracked):
+        meant = same_pose(stored, written, REWRITTEN_TRANSLATION_LIMIT_M) & ~explained
         if np.any(meant):
             findings.append(
                 Finding(
@@ -378,14 +432,23 @@ def _reconciled_pose(stored: Pose, payloads: list[FramePayload], findings: list[
         tracked.t))  # fmt: skip
 
 
-def _same_pose(a: Pose, b: Pose, translation_limit_m: float) -> NDArray[np.bool_]:
+def tracked_pose(payloads: list[FramePayload]) -> Pose:
+    """OpenCV poses by the camera blocks, which all frames must have; NaN where one is unusable."""
+    blocks = [p.camera for p in payloads if p.camera is not None]
+    matrices = matrix_from_rotation_6d(np.stack([b.R6 for b in blocks]))
+    d = OPENCV_FROM_PYTORCH3D
+    return Pose(d @ np.swapaxes(matrices, -1, -2), np.stack([b.t for b in blocks]) @ d)
+
+
+def same_pose(a: Pose, b: Pose, translation_limit_m: float) -> NDArray[np.bool_]:
+    """Whether poses agree within the limits; shape (N,)."""
     off_R = np.abs(a.R - b.R).max(axis=(-1, -2))
     off_t = np.abs(a.t - b.t).max(axis=-1)
-    result: NDArray[np.bool_] = (off_R <= _ROTATION_LIMIT) & (off_t <= translation_limit_m)
+    result: NDArray[np.bool_] = (off_R <= ROTATION_LIMIT) & (off_t <= translation_limit_m)
     return result
 
 
-def _known_poses(tracked: Pose) -> list[tuple[str, Pose]]:
+def known_poses(tracked: Pose) -> list[tuple[str, Pose]]:
     """What scripts are known to write in place of the OpenCV world-to-camera pose."""
     opengl = tracked.change_axes(OPENCV_FROM_OPENGL)
     pytorch3d = tracked.change_axes(OPENCV_FROM_PYTORCH3D)
@@ -407,10 +470,10 @@ def _pose_conflict(
 ) -> ConventionError:
     off_R = float(np.abs(stored.R[index] - tracked.R[index]).max())
     off_t = float(np.abs(stored.t[index] - tracked.t[index]).max())
-    expected = f"the camera block's rotation within {_ROTATION_LIMIT:g}"
+    expected = f"the camera block's rotation within {ROTATION_LIMIT:g}"
     found, block = f"a difference of {off_R:.2g}", "R"
-    if off_R <= _ROTATION_LIMIT:
-        expected = f"the camera block's translation within {_TRANSLATION_LIMIT_M:g} m"
+    if off_R <= ROTATION_LIMIT:
+        expected = f"the camera block's translation within {TRANSLATION_LIMIT_M:g} m"
         found, block = f"a difference of {off_t:.2g} m", "t"
     return ConventionError(
         f"{payloads[index].path}: opencv.{block}",

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converter.errors import ConventionError
 from converter.findings import Finding
+from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.media.images import render_crop
-from converter.track import Image, Track
+from converter.track import Frames, Image, Track
 
 _N_FRAMES = 8
 # Genuine tracks reach 100 %, naive or source-space K 0 % (metrical-tracker spec, 3.11).
-_MIN_SHARE = 0.9
+MIN_SHARE = 0.9
 _HULL_MARGIN = 15 / 512
-_SAME_GREY_LEVELS = 3.0
+SAME_GREY_LEVELS = 3.0
 _FAR_PX = 1e6
 _N_LAG_FRAMES = 40
 _MIN_LAG_FRAMES = 8
@@ -44,10 +45,10 @@ def settle_image_space(track: Track, *, spread: bool) -> tuple[Track, list[Findi
 
 def _settle_K(track: Track) -> tuple[Track, list[Finding]]:
     share = landmark_share(track)
-    if share is None or share >= _MIN_SHARE:
+    if share is None or share >= MIN_SHARE:
         return track, []
-    meanings = _other_meanings(track)
-    fitting = [(what, t) for what, t in meanings if (landmark_share(t) or 0) >= _MIN_SHARE]
+    meanings = other_meanings(track)
+    fitting = [(what, t) for what, t in meanings if (landmark_share(t) or 0) >= MIN_SHARE]
     if len(fitting) == 1:
         what, repaired = fitting[0]
         finding = Finding(
@@ -57,11 +58,11 @@ def _settle_K(track: Track) -> tuple[Track, list[Finding]]:
             f"puts {share:.0%} of the landmarks on the projected mesh; {what}, "
             f"it puts {landmark_share(repaired):.0%} there.",
             measured=share,
-            limit=_MIN_SHARE,
+            limit=MIN_SHARE,
             fix="It is read that way.",
         )
         return repaired, [finding]
-    expected = f"at least {_MIN_SHARE:.0%} of the landmarks on the projected mesh"
+    expected = f"at least {MIN_SHARE:.0%} of the landmarks on the projected mesh"
     if fitting:
         causes = " or ".join(what for what, _ in fitting)
         raise ConventionError(
@@ -78,7 +79,7 @@ def _settle_K(track: Track) -> tuple[Track, list[Finding]]:
     )
 
 
-def _other_meanings(track: Track) -> list[tuple[str, Track]]:
+def other_meanings(track: Track) -> list[tuple[str, Track]]:
     """Known ways in which scripts rewrite K, undone."""
     crop = track.crop
     if crop is None or track.image_space != "crop":
@@ -103,7 +104,7 @@ def _other_meanings(track: Track) -> list[tuple[str, Track]]:
     ]
 
 
-def landmark_share(track: Track) -> float | None:
+def landmark_share(track: Track, n_frames: int = _N_FRAMES) -> float | None:
     """Share of landmarks inside the projected mesh's convex hull, grown by 15 px per 512.
 
     None where there are no meshes, no landmarks or no crop to compare in.
@@ -116,7 +117,7 @@ def landmark_share(track: Track) -> float | None:
     usable = np.flatnonzero(np.isfinite(track.landmarks).all(axis=(1, 2)))
     if not len(usable):
         return None
-    picks = usable[np.unique(np.linspace(0, len(usable) - 1, _N_FRAMES).round().astype(int))]
+    picks = usable[np.unique(np.linspace(0, len(usable) - 1, n_frames).round().astype(int))]
     size = in_crop.intrinsics.size
     margin = _HULL_MARGIN * max(size.width, size.height)
     shares = []
@@ -193,12 +194,66 @@ def _share_inside(points: Floats, landmarks: Floats, margin: float) -> float:
     return float(np.mean(inside))
 
 
-def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class CropDifferences:
+    """How far the tracker's images are from crops re-rendered from the source frames.
+
+    Attributes
+    ----------
+    worst, centre
+        Largest mean difference of an image, grey levels: whole, and its middle half.
+    n_frames
+        Number of images compared.
+    nearer
+        Where images are nearer to a neighbour's source frame: (index, distance to their own,
+        distance to the neighbour's); None if they are not.
+
+    """
+
+    worst: float
+    centre: float
+    n_frames: int
+    nearer: tuple[int, float, float] | None
+
+
+def crop_differences(
+    crop: Crop, source: Frames, images: Frames, groups: Sequence[range]
+) -> CropDifferences:
     """Compare the tracker's images with crops re-rendered from the source frames.
 
     Three frames in a row at a time: an image has to be closer to its own source frame than to the
     neighbours', for people often move by less than a grey level per frame.
+
+    Raises
+    ------
+    UncropError
+        If an image cannot be decoded.
+
     """
+    middle = _middle_of(crop.output)
+    worst = centre = 0.0
+    nearer = None
+    indices = sorted({i for group in groups for i in group})
+    stream = source.stream(indices)
+    rendered: dict[int, Image] = {}
+    stored: dict[int, Image] = {}
+    n_compared = 0
+    for group in groups:
+        for i in [i for i in group if i not in rendered]:
+            drawn, kept = render_crop(next(stream), crop), images.read(i)
+            worst = max(worst, _difference(drawn, kept))
+            rendered[i], stored[i] = drawn[middle], kept[middle]
+            centre = max(centre, _difference(rendered[i], stored[i]))
+            n_compared += 1
+        nearer = nearer or _nearer_neighbour(group, rendered, stored)
+        # Groups ascend: what lies before this one is not needed again.
+        rendered = {i: r for i, r in rendered.items() if i in group}
+        stored = {i: s for i, s in stored.items() if i in group}
+    return CropDifferences(worst, centre, n_compared, nearer)
+
+
+def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
+    """Hold the tracker's images against crops of the source frames."""
     crop, source, images = track.crop, track.source_frames, track.crop_frames
     if crop is None or source is None or images is None:
         return []
@@ -207,43 +262,40 @@ def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
             images.origin, f"images of {crop.output}", f"{images.size}",
             "Use the images the tracker was run on.",
         )  # fmt: skip
-    groups = _groups(len(track), spread)
-    indices = sorted({i for group in groups for i in group})
-    rendered = {
-        i: render_crop(frame, crop)
-        for i, frame in zip(indices, source.stream(indices), strict=True)
-    }
-    stored = {i: images.read(i) for i in indices}
-    worst = max(_difference(rendered[i], stored[i]) for i in indices)
-    middle = _middle_of(crop.output)
-    centre = max(_difference(rendered[i][middle], stored[i][middle]) for i in indices)
-    if centre > _SAME_GREY_LEVELS:
+    found = crop_differences(crop, source, images, frame_groups(len(track), spread))
+    if found.centre > SAME_GREY_LEVELS:
         raise ConventionError(
             f"{track.name}: bbox {crop.bbox}",
             f"crops of {source.origin} equal to the tracker's images "
-            f"(mean difference <= {_SAME_GREY_LEVELS:g} grey levels)",
-            f"{centre:.1f}",
+            f"(mean difference <= {SAME_GREY_LEVELS:g} grey levels)",
+            f"{found.centre:.1f}",
             "Is it another video, another frame rate (--fps), or a bbox.pt of another run?",
         )
-    _require_own_frame(track, groups, {i: r[middle] for i, r in rendered.items()},
-                       {i: s[middle] for i, s in stored.items()})  # fmt: skip
-    if worst <= _SAME_GREY_LEVELS:
-        return []
-    return [
-        Finding(
-            "crop-altered",
-            "warning",
-            images.origin,
-            "the tracker's images equal the source in the middle and differ outside it, as "
-            "with a replaced background.",
-            measured=worst,
-            limit=_SAME_GREY_LEVELS,
-            unit="grey levels",
+    if found.nearer is not None:
+        index, here, there = found.nearer
+        raise ConventionError(
+            f"{track.name}: {source.origin}",
+            f"the source frame of image {int(track.frame_ids[index]):05d}",
+            f"a neighbouring one ({here:.2f} grey levels away, the right one {there:.2f})",
+            "Is it another frame rate (--fps), or another --begin-frames?",
         )
-    ]
+    return [] if found.worst <= SAME_GREY_LEVELS else [_altered(images, found)]
 
 
-def _groups(n: int, spread: bool) -> list[range]:
+def _altered(images: Frames, found: CropDifferences) -> Finding:
+    return Finding(
+        "crop-altered",
+        "warning",
+        images.origin,
+        "the tracker's images equal the source in the middle and differ outside it, as "
+        "with a replaced background.",
+        measured=found.worst,
+        limit=SAME_GREY_LEVELS,
+        unit="grey levels",
+    )
+
+
+def frame_groups(n: int, spread: bool) -> list[range]:
     """Runs of up to three track frames: the first, and if ``spread`` middle and last ones."""
     starts = [0, (n - 3) // 2, n - 3] if spread else [0]
     return [range(s, min(s + 3, n)) for s in sorted({max(s, 0) for s in starts})]
@@ -255,25 +307,18 @@ def _middle_of(size: Size) -> tuple[slice, slice]:
     return np.s_[height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
-def _require_own_frame(
-    track: Track, groups: list[range], rendered: dict[int, Image], stored: dict[int, Image]
-) -> None:
-    """Refuse a pairing in which the images are nearer to the neighbours' source frames."""
-    source = track.source_frames
-    for group in groups:
-        own = sum(_difference(rendered[i], stored[i]) for i in group)
-        for step in (-1, 1):
-            pairs = [(i, i + step) for i in group if i + step in group]
-            here = sum(_difference(rendered[i], stored[i]) for i, _ in pairs)
-            there = sum(_difference(rendered[j], stored[i]) for i, j in pairs)
-            if pairs and own > 0 and there < 0.7 * here:
-                raise ConventionError(
-                    f"{track.name}: {source.origin if source is not None else 'source'}",
-                    f"the source frame of image {int(track.frame_ids[pairs[0][0]]):05d}",
-                    f"a neighbouring one ({here / len(pairs):.2f} grey levels away, the right "
-                    f"one {there / len(pairs):.2f})",
-                    "Is it another frame rate (--fps), or another --begin-frames?",
-                )
+def _nearer_neighbour(
+    group: range, rendered: dict[int, Image], stored: dict[int, Image]
+) -> tuple[int, float, float] | None:
+    """Where images are nearer to the neighbours' source frames; see `CropDifferences.nearer`."""
+    own = sum(_difference(rendered[i], stored[i]) for i in group)
+    for step in (-1, 1):
+        pairs = [(i, i + step) for i in group if i + step in group]
+        here = sum(_difference(rendered[i], stored[i]) for i, _ in pairs)
+        there = sum(_difference(rendered[j], stored[i]) for i, j in pairs)
+        if pairs and own > 0 and there < 0.7 * here:
+            return pairs[0][0], here / len(pairs), there / len(pairs)
+    return None
 
 
 def _difference(a: Image, b: Image) -> float:
