@@ -17,11 +17,11 @@ from converter.errors import ConventionError, FitError, MissingInputError
 from converter.geometry import Intrinsics, Pose
 from converter.geometry.pixels import Floats
 from converter.track import Track
+from fitting.pose.correspondences import spread_vertices
 from fitting.pose.fit import RigidFit, fit_rigid
 from fitting.pose.problem import Ints
 
 MAX_RESIDUAL_PX = 0.5
-_VERTICES = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +110,7 @@ def refit_central(
         raise ConventionError(
             f"{track.name}: intrinsics", f"K of {track.intrinsics.size}", f"K of {wanted.size}"
         )
-    chosen = _spread(len(meshes.mean)) if vertices is None else vertices
+    chosen = spread_vertices(len(meshes.mean)) if vertices is None else vertices
     frames = range(len(track))
     points = np.stack([meshes.vertices(i)[chosen] for i in frames]).astype(np.float64)
     seen = track.intrinsics.project(track.w2c(points))
@@ -141,10 +141,6 @@ def refit_central(
             "Use a window or a padded canvas, whose cameras are exact, or allow a larger residual.",
         )
     return central
-
-
-def _spread(n_vertices: int) -> Ints:
-    return np.unique(np.linspace(0, n_vertices - 1, _VERTICES).round()).astype(np.int64)
 
 
 def _around(intrinsics: Intrinsics) -> tuple[float, float]:

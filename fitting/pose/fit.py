@@ -30,10 +30,17 @@ from fitting.pose.problem import (
 from fitting.pose.start import frontal, robust_posit
 from fitting.pose.state import State
 from fitting.pose.terms import Coupling, camera_coupling, objective, view
-from fitting.pose.uncertainty import Noise, Uncertainty, measure_noise, measure_uncertainty
+from fitting.pose.uncertainty import (
+    Noise,
+    Uncertainty,
+    measure_noise,
+    measure_uncertainty,
+    noise_of,
+    repetition,
+)
 
 Fov: TypeAlias = Literal["fixed", "shared", "free"]
-Robust: TypeAlias = Literal["norm", "squares", "redescending"] | float
+Robust: TypeAlias = Literal["auto", "norm", "squares", "redescending"] | float
 Solver: TypeAlias = Literal["lm", "adam"]
 
 FOV_LIMITS_DEG = (10.0, 50.0)
@@ -44,8 +51,11 @@ WIDEST_ILL_POSED_FOV_DEG = 30.0
 of noise at 256, their correlation .9997 and more."""
 
 
-_NOISE_ROUNDS, _NOISE_SETTLED = 5, 0.9
+_ROBUST = ("auto", "norm", "squares", "redescending")
+_NOISE_ROUNDS, _NOISE_SETTLED = 12, 0.9
 _REACH, _WIDENING = 3.0, (3.0, 2.0, 1.0, 0.5, 0.0)
+_OUTLYING, _OUTLIERS = 5.0, 0.005
+"""Landmarks beyond 5 sigma (4 in a million by chance), and the share that calls for care."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +112,8 @@ class _Plan:
 
     fov: Fov
     squared: bool
-    redescends: bool
+    redescends: bool | None
+    """None: if the residuals ask for it."""
     sharpest: float | None
     limits_deg: tuple[float, float]
     prior_sigma: float | None
@@ -135,7 +146,7 @@ def fit_rigid(
     ears: Ears | None = None,
     fov: Fov = "fixed",
     smoothing: Smoothing | None = None,
-    robust: Robust = "norm",
+    robust: Robust = "auto",
     solver: Solver = "lm",
     start: Pose | None = None,
     focal_prior: float | None = 0.07,
@@ -169,8 +180,10 @@ def fit_rigid(
     smoothing
         `HeadSmoothing` against jitter, or the reference's `CameraSmoothing`; never across gaps.
     robust
-        ``"norm"``: distances count unsquared, as in the reference; outliers pull no harder than
-        others. ``"squares"``: half squares. A number: pseudo-Huber that turns there, px.
+        ``"auto"``: ``"norm"``; ``"redescending"`` if more than one landmark in 200 is farther off
+        than noise can put it. ``"norm"``: distances count unsquared, as in the reference; outliers
+        pull no harder than others. ``"squares"``: half squares. A
+        number: pseudo-Huber that turns there, px.
         ``"redescending"``: starts as norm, then landmarks far beyond the noise stop counting.
     solver
         ``"lm"``, or ``"adam"``: the reference's schedule, to compare with.
@@ -235,8 +248,8 @@ def _plan(
 ) -> _Plan:
     if fov not in ("fixed", "shared", "free"):
         raise ConventionError("fit: fov", "fixed, shared or free", str(fov))
-    if isinstance(robust, str) and robust not in ("norm", "squares", "redescending"):
-        raise ConventionError("fit: robust", "norm, squares, redescending, or px", robust)
+    if isinstance(robust, str) and robust not in _ROBUST:
+        raise ConventionError("fit: robust", f"{', '.join(_ROBUST)}, or px", robust)
     if not isinstance(robust, str) and not (np.isfinite(robust) and robust > 0):
         raise ConventionError("fit: robust", "a number of px above 0", str(robust))
     if focal_prior is not None and not (np.isfinite(focal_prior) and focal_prior > 0):
@@ -252,7 +265,7 @@ def _plan(
     return _Plan(
         fov,
         sharpest is None,
-        robust == "redescending",
+        None if robust == "auto" else robust == "redescending",
         sharpest,
         (low, high),
         focal_prior,
@@ -299,7 +312,7 @@ def _run_lm(
     state = _started(problem, start)
     own = plan.settings(problem, fov="fixed" if plan.fov == "shared" else plan.fov)
     solution = solve_frames(problem, state, own)
-    if plan.redescends:
+    if _has_outliers(problem, solution) if plan.redescends is None else plan.redescends:
         problem, plan, solution = _without_outliers(problem, plan, solution)
     prior = 0.0
     if plan.fov == "shared" or (plan.fov == "free" and plan.prior_sigma is not None):
@@ -310,6 +323,8 @@ def _run_lm(
         coupling = camera_coupling(smoothing, linked)
     else:
         noise = measure_noise(problem, solution.state, plan.squared)
+        if smoothing.noise_px is not None:
+            noise = noise_of(problem, smoothing.noise_px * problem.unit, plan.squared)
         coupling = _head_coupling(problem, plan, solution.state, noise, smoothing, linked)
         plan = plan.softened(noise)
     settings = plan.settings(problem, prior)
@@ -331,7 +346,10 @@ def _with_focal(problem: Problem, plan: _Plan, solution: Solution) -> tuple[Solu
             break
         last = noise.ndc
         if plan.prior_sigma is not None:
-            prior = noise.objective_per_nat / plan.prior_sigma**2
+            worth = noise.objective_per_nat
+            if plan.fov == "shared":
+                worth *= repetition(problem, solution.state)
+            prior = worth / plan.prior_sigma**2
         soft = plan.softened(noise) if plan.fov == "shared" else plan
         settings = soft.settings(problem, prior)
         bounded = np.clip(solution.state.log_f, settings.low, settings.high)
@@ -345,6 +363,17 @@ def _with_focal(problem: Problem, plan: _Plan, solution: Solution) -> tuple[Solu
             history=solution.history,
         )
     return solution, prior
+
+
+def _has_outliers(problem: Problem, solution: Solution) -> bool:
+    limit = _OUTLYING * max(measure_noise(problem, solution.state, squared=False).ndc, SHARPEST)
+    n_far = n_seen = 0
+    for i in portions(problem):
+        part = problem.take(i)
+        counts = part.weights[:, : part.n_points] > 0
+        distance = view(part, solution.state.take(i)).distance[:, : part.n_points]
+        n_far, n_seen = n_far + int((distance[counts] > limit).sum()), n_seen + int(counts.sum())
+    return n_far > _OUTLIERS * n_seen
 
 
 def _without_outliers(

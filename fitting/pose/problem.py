@@ -126,12 +126,15 @@ class HeadSmoothing:
         Where a change counts as motion, in units of its noise.
     frame_ids
         (N,); frames are neighbours if their ids differ by 1. None: all of them, in order.
+    noise_px
+        Noise of one landmark coordinate to assume, px; None: as measured from the residuals.
 
     """
 
     ratio: float = 0.2
     knee: float = 2.0
     frame_ids: Ints | None = None
+    noise_px: float | None = None
 
 
 Smoothing: TypeAlias = CameraSmoothing | HeadSmoothing
@@ -260,6 +263,9 @@ def chain_of(smoothing: Smoothing | None, fittable: Bools) -> Bools:
     n = len(fittable)
     if smoothing is None:
         return np.zeros(max(n - 1, 0), dtype=bool)
+    assumed = smoothing.noise_px if isinstance(smoothing, HeadSmoothing) else None
+    if assumed is not None and not (np.isfinite(assumed) and assumed > 0):
+        raise ConventionError("fit: smoothing", "a noise above 0 px", f"{assumed}")
     linked: Bools = fittable[:-1] & fittable[1:]
     if smoothing.frame_ids is not None:
         ids = np.asarray(smoothing.frame_ids)

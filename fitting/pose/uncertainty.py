@@ -80,11 +80,45 @@ def measure_noise(problem: Problem, state: State, squared: bool) -> Noise:
     )
     median = float(np.median(distance[counts[fitted]]))
     sigma = median / _RAYLEIGH_MEDIAN * np.sqrt(2 * n_counts / spare)
-    mean_weight = float((weights[counts] ** 2).sum() / weights[counts].sum())
+    return noise_of(problem, float(sigma), squared)
+
+
+def noise_of(problem: Problem, ndc: float, squared: bool) -> Noise:
+    """Noise of a known size, as it weighs in the objective."""
+    weights = problem.weights[problem.fittable, : problem.n_points]
+    mean_weight = float((weights**2).sum() / weights.sum())
     # Variance over curvature of the objective: w sigma^2 for half squares; for the norm, whose
     # slope is a unit vector (1/2 per axis) and mean curvature sqrt(pi/2)/(2 sigma), as follows.
-    scale = mean_weight * sigma * (sigma if squared else np.sqrt(2 / np.pi))
-    return Noise(sigma, scale)
+    return Noise(ndc, mean_weight * ndc * (ndc if squared else np.sqrt(2 / np.pi)))
+
+
+def repetition(problem: Problem, state: State) -> float:
+    """How often the frames repeat the same errors: 1 if each is new, N if all frames have them.
+
+    Landmarks that sit beside their head points, and heads of a wrong shape, are off alike in every
+    frame. What all frames share, a focal length, is then known as by fewer frames: the design
+    effect ``1 + (N - 1) rho``, rho the share of the residuals' variance that stays (Kish 1965).
+    """
+    p = problem.n_points
+    residuals = np.zeros((len(problem), 2, p))
+    counts = (problem.weights[:, :p] > 0) & problem.fittable[:, None]
+    for i in portions(problem):
+        seen = view(problem.take(i), state.take(i))
+        residuals[i] = np.stack([seen.dx[:, :p], seen.dy[:, :p]], axis=1)
+    limit = 5 * np.median(np.linalg.norm(residuals, axis=1)[counts])
+    counts &= np.linalg.norm(residuals, axis=1) <= limit
+    n = counts.sum(axis=0)
+    used = n >= 2
+    if not used.any():
+        return 1.0
+    residuals = residuals[:, :, used] * counts[:, None, used]
+    n = n[used]
+    mean = residuals.sum(axis=0) / n
+    total = float((residuals**2).sum() / (2 * n.sum()))
+    within = float(((residuals**2).sum(axis=0) - n * mean**2).sum() / (2 * (n - 1).sum()))
+    staying = float((n * (mean**2 - within / n)).sum() / (2 * n.sum()))
+    rho = min(max(staying / max(total, 1e-300), 0.0), 1.0)
+    return 1.0 + (float(n.mean()) - 1.0) * rho
 
 
 def measure_uncertainty(
@@ -127,6 +161,8 @@ def measure_uncertainty(
             known, scatter = np.full(n, known.sum()), np.full(n, scatter.sum())
         with np.errstate(divide="ignore", invalid="ignore"):
             focal_variance = variance * scatter / known**2
+            if focal == "shared":
+                focal_variance *= repetition(problem, state)
             if prior_sigma is not None:
                 focal_variance = 1 / (1 / focal_variance + 1 / prior_sigma**2)
         covariance += focal_variance[:, None, None] * lift[:, :, None] * lift[:, None, :]

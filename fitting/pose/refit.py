@@ -1,0 +1,254 @@
+"""A track with its cameras fitted again: what went in, what came out, and what moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from converter.errors import ConventionError, FitError
+from converter.findings import Finding
+from converter.geometry import Intrinsics, Pose, rotation_vector_from_matrix
+from converter.geometry.pixels import Floats
+from converter.track import Track
+from fitting.pose.central import central_intrinsics
+from fitting.pose.correspondences import Correspondences, Using, correspondences
+from fitting.pose.embedding import Embedding
+from fitting.pose.fit import RigidFit, Solver, fit_rigid
+from fitting.pose.intrinsics import settle_intrinsics
+from fitting.pose.jitter import pose_noise_px
+from fitting.pose.problem import Bools, Ears, HeadSmoothing
+
+KChoice: TypeAlias = Literal["keep", "shared", "central"]
+Smooth: TypeAlias = Literal["auto"] | float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackFit:
+    """A track whose cameras were fitted again.
+
+    Attributes
+    ----------
+    track
+        With the new cameras, in the image space of the track that was given.
+    before
+        The track that the fit began with, in its crop: K as its landmarks confirm it.
+    after
+        `track` in its crop.
+    pairs
+        What was fitted to.
+    fit
+        What the solver says.
+    before_px, after_px
+        (N,) root mean squared distance of the landmarks, crop px; NaN where none were seen.
+    turned_deg, moved_m
+        (N,) how far the head's orientation and centre moved as the camera sees them.
+    fitted
+        (N,) frames that have landmarks; the others follow the track's own pose.
+    findings
+        What was repaired or doubted on the way.
+
+    """
+
+    track: Track
+    before: Track
+    after: Track
+    pairs: Correspondences
+    fit: RigidFit
+    before_px: Floats
+    after_px: Floats
+    turned_deg: Floats
+    moved_m: Floats
+    fitted: Bools
+    findings: tuple[Finding, ...]
+
+    def summary(self) -> tuple[str, ...]:
+        """Lines for people."""
+        k, own = self.after.intrinsics, self.before.intrinsics
+        lines = [
+            f"fitted to {self.pairs.what}",
+            f"landmarks within {_rms(self.before_px):.2f} px (RMS) before, "
+            f"{_rms(self.after_px):.2f} px after; noise {self.fit.std.noise_px:.2f} px per "
+            "coordinate"
+            if not self.pairs.exact
+            else f"the mesh lies within {_rms(self.after_px):.3f} px (RMS) of where it was",
+            f"heads turned by {np.median(self.turned_deg):.2f} degrees (median), "
+            f"{self.turned_deg.max():.2f} at most; moved by "
+            f"{1000 * np.median(self.moved_m):.1f} mm, {1000 * self.moved_m.max():.1f} at most",
+        ]
+        if not np.array_equal(k.matrix, own.matrix):
+            lines.append(f"K of the {k.size} crop: {_brief(own)} -> {_brief(k)}")
+        return tuple(lines)
+
+
+def refit_track(
+    track: Track,
+    *,
+    using: Using = "kpt",
+    intrinsics: KChoice = "keep",
+    embedding: Embedding | None = None,
+    ears: Ears | None = None,
+    smooth: Smooth = None,
+    solver: Solver = "lm",
+    focal_prior: float | None = 0.07,
+) -> TrackFit:
+    """Fit the cameras of a track again.
+
+    A K that is damaged in a known way is repaired first (`settle_intrinsics`).
+
+    Parameters
+    ----------
+    track
+        With meshes, and the landmarks of ``using``.
+    using
+        What to fit to: see `correspondences`.
+    intrinsics
+        ``"keep"``: K stays. ``"shared"``: one focal length for the sequence, held to K's by
+        ``focal_prior``. ``"central"``: the crop's centre as principal point, one focal length.
+    embedding
+        Where on the meshes the landmarks are; None: found on the track.
+    ears
+        See `fit_rigid`.
+    smooth
+        ``"auto"``: against jitter, as strong as the noise of landmarks or poses asks for. A number:
+        noise to assume, px of the crop, one landmark coordinate. None: frames on their own.
+    solver
+        ``"lm"``, or ``"adam"`` to compare with.
+    focal_prior
+        Standard deviation of a shared focal length, as a fraction; None: no prior.
+
+    Raises
+    ------
+    ConventionError, MissingInputError, FitError
+        As `correspondences`, `settle_intrinsics` and `fit_rigid`; also if frames without landmarks
+        have no pose to keep.
+
+    """
+    own, findings = _begin(track, using, embedding)
+    pairs = correspondences(own, using, embedding)
+    wanted = central_intrinsics(own.intrinsics) if intrinsics == "central" else own.intrinsics
+    smoothing = _smoothing(own, pairs, smooth)
+    if solver == "adam" and (smoothing is not None or pairs.exact):
+        raise ConventionError("fit: solver", "lm, which smooths and fits to meshes", "adam")
+    fit = fit_rigid(
+        pairs.points,
+        pairs.landmarks,
+        wanted,
+        groups=pairs.groups,
+        ears=ears,
+        fov="shared" if intrinsics == "shared" else "fixed",
+        focal_prior=None if pairs.exact else focal_prior,
+        smoothing=smoothing,
+        robust="squares" if pairs.exact else ("norm" if solver == "adam" else "auto"),
+        solver=solver,
+    )
+    after, missing = _kept(own, fit)
+    restored = after if track.image_space == "crop" else after.in_source()
+    distances = [_rms_by_frame(pairs.distances(t)) for t in (own, after)]
+    centre = np.nanmean(pairs.points.reshape(-1, 3), axis=0)
+    heads = [t.w2c(centre[None])[:, 0] for t in (own, after)]
+    turn = after.w2c.R @ np.swapaxes(own.w2c.R, 1, 2)
+    return TrackFit(
+        track=restored.with_findings(findings + missing, (_step(pairs, intrinsics, smooth),)),
+        before=own,
+        after=after,
+        pairs=pairs,
+        fit=fit,
+        before_px=distances[0],
+        after_px=distances[1],
+        turned_deg=np.degrees(np.linalg.norm(rotation_vector_from_matrix(turn), axis=-1)),
+        moved_m=np.linalg.norm(heads[1] - heads[0], axis=-1),
+        fitted=fit.fitted,
+        findings=findings + missing,
+    )
+
+
+def _begin(
+    track: Track, using: Using, embedding: Embedding | None
+) -> tuple[Track, tuple[Finding, ...]]:
+    """Return the track in its crop; with landmarks to hold it against, K is settled."""
+    in_crop = track.in_crop() if track.crop is not None else track
+    if in_crop.image_space != "crop":
+        raise ConventionError(
+            f"{track.name}: K", "K of the crop, which the landmarks are in",
+            "K of the source frame, and no bbox.pt", "Give --bbox FILE.",
+        )  # fmt: skip
+    held_against: Using = using if using != "mesh" else "kpt"
+    if using == "mesh" and (track.landmarks is None or track.meshes is None):
+        return in_crop, ()
+    return settle_intrinsics(track, held_against, embedding)
+
+
+def _smoothing(track: Track, pairs: Correspondences, smooth: Smooth) -> HeadSmoothing | None:
+    if smooth is None:
+        return None
+    if smooth != "auto":
+        return HeadSmoothing(frame_ids=track.frame_ids, noise_px=smooth)
+    # Projections have no noise of their own; what jitters are the poses behind them.
+    noise = pose_noise_px(track, pairs) if pairs.exact else None
+    return HeadSmoothing(frame_ids=track.frame_ids, noise_px=noise)
+
+
+def _kept(own: Track, fit: RigidFit) -> tuple[Track, tuple[Finding, ...]]:
+    """The fitted cameras; frames without landmarks follow the track's own pose."""
+    lost = np.flatnonzero(~fit.fitted)
+    after = replace(own, w2c=fit.w2c, intrinsics=fit.intrinsics)
+    if not len(lost):
+        return after, ()
+    poses = own.w2c
+    if not np.array_equal(own.intrinsics.matrix, fit.intrinsics.matrix):
+        poses = _same_picture(own, fit.intrinsics)
+    w2c = Pose(
+        np.where(fit.fitted[:, None, None], fit.w2c.R, poses.R),
+        np.where(fit.fitted[:, None], fit.w2c.t, poses.t),
+    )
+    ids = ", ".join(f"{own.frame_ids[i]:05d}" for i in lost[:8])
+    finding = Finding(
+        "frames-not-fitted",
+        "warning",
+        f"{own.name}: landmarks",
+        f"too few in {len(lost)} of {len(own)} frames ({ids}{', ...' if len(lost) > 8 else ''}).",
+        fix="They keep the track's own pose.",
+    )
+    return replace(after, w2c=w2c), (finding,)
+
+
+def _same_picture(own: Track, intrinsics: Intrinsics) -> Pose:
+    pairs = correspondences(own, "mesh")
+    return fit_rigid(pairs.points, pairs.landmarks, intrinsics, robust="squares").w2c
+
+
+def _step(pairs: Correspondences, intrinsics: KChoice, smooth: Smooth) -> str:
+    k = {"keep": "K kept", "shared": "one focal length fitted", "central": "K made central"}
+    smoothed = "" if smooth is None else f", smoothed ({smooth})"
+    return f"cameras fitted again to {pairs.what}; {k[intrinsics]}{smoothed}"
+
+
+def _rms_by_frame(distances: Floats) -> Floats:
+    seen = np.isfinite(distances)
+    squares = np.where(seen, distances, 0.0) ** 2
+    n = seen.sum(axis=1)
+    rms: Floats = np.where(n > 0, np.sqrt(squares.sum(axis=1) / np.maximum(n, 1)), np.nan)
+    return rms
+
+
+def _rms(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.sqrt(np.mean(known**2))) if len(known) else float("nan")
+
+
+def _brief(k: Intrinsics) -> str:
+    return f"f {np.mean(k.fx):.2f}, c ({np.mean(k.cx):.2f}, {np.mean(k.cy):.2f})"
+
+
+def require_residual(fit: TrackFit, limit_px: float) -> None:
+    """Raise FitError if the landmarks' median RMS after the fit is above ``limit_px``."""
+    median = float(np.nanmedian(fit.after_px))
+    if not median <= limit_px:
+        raise FitError(
+            f"{fit.track.name}: cameras",
+            f"landmarks within {limit_px:g} px (median over frames) of the head",
+            f"{median:.2f} px",
+            "Do landmarks and meshes belong to one run? Or raise --max-residual.",
+        )
