@@ -44,6 +44,17 @@ def read_bytes(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> bytes:
         os.close(descriptor)
 
 
+def read_head(path: Path | str, n_bytes: int) -> bytes:
+    """Read the first bytes of a regular file, or all of a shorter one; raises as `read_bytes`."""
+    descriptor = open_regular(path)
+    try:
+        return os.read(descriptor, n_bytes)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.close(descriptor)
+
+
 def _read_up_to(descriptor: int, size: int) -> bytes:
     # Without a buffered stream: for files of a few KB, its making takes longer than the reading.
     data = os.read(descriptor, size)

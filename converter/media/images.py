@@ -14,7 +14,7 @@ import numpy as np
 from converter.errors import FormatError, UnsafeFileError
 from converter.geometry.crop import Crop
 from converter.geometry.pixels import Floats, PixelAffine, Size
-from converter.media.files import read_bytes
+from converter.media.files import read_bytes, read_head
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Image
 
@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 _EXIF_ORIENTATION = 0x0112
 _BAND_ROWS = 64
+_HEAD_BYTES = 1 << 16
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -43,7 +44,10 @@ def read_size(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Size:
         If the header announces more than ``limits.image_pixels``.
 
     """
-    return _header(read_bytes(path, limits), str(path), limits)[0]
+    try:
+        return _header(read_head(path, _HEAD_BYTES), str(path), limits)[0]
+    except FormatError:  # a JPEG may hold much before its size
+        return _header(read_bytes(path, limits), str(path), limits)[0]
 
 
 def _header(data: bytes, where: str, limits: Limits) -> tuple[Size, str]:

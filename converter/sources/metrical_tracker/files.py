@@ -14,17 +14,19 @@ from converter.geometry.crop import Crop
 from converter.geometry.pixels import Floats, Size, pixels_from_index
 from converter.media.arrays import read_npy
 from converter.media.files import scan_folder
-from converter.media.images import ImageFiles, list_images, read_size, render_crop
+from converter.media.images import ImageFiles, list_images, read_image, read_size, render_crop
 from converter.media.video import VideoFrames
 from converter.registry import ReadOptions
 from converter.sources.metrical_tracker.folders import TrackFolders
 from converter.sources.metrical_tracker.numbering import Images
+from converter.track import Image
 
 N_LANDMARKS = 68
 N_DENSE_LANDMARKS = 478
 LARGEST_EDGE = 1e6
 """Coordinates beyond it, px, are no coordinates."""
 _DEFAULT_FPS = 25.0
+_SAME_GREY_LEVELS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,31 @@ class TrackFiles:
         if self.source_files:
             return read_size(self.source_files[0], self.options.limits)
         return self.video.size if self.video is not None else None
+
+    def decode(self, path: Path) -> Image:
+        """Decode one image."""
+        return read_image(path, self.options.limits)
+
+    def whole_frame(self, size: Size) -> str:
+        """Why the images must be whole frames, resized; empty if they need not be."""
+        config, source = self.folders.config, self.source_size
+        if self.folders.bbox_given:
+            return ""
+        if config.crop_image is False:
+            return f"{config.path and config.path.name} says crop_image: false"
+        if source == size and (self.folders.bbox is None or self._source_is_cropped()):
+            return "the source frames are the tracker's images themselves"
+        return ""
+
+    def _source_is_cropped(self) -> bool:
+        """Whether the source frames equal the images, as in tracks of readily cropped frames."""
+        pairs = {p.stem: p for p in self.source_files}
+        image = next((p for p in self.images if p.stem in pairs), None)
+        if image is None:
+            return False
+        a = self.decode(image).astype(np.int16)
+        b = self.decode(pairs[image.stem])
+        return a.shape == b.shape and float(np.mean(np.abs(a - b))) <= _SAME_GREY_LEVELS
 
     @cached_property
     def image_names(self) -> list[str]:

@@ -73,6 +73,7 @@ def find_numbering(
     stated: int | None,
     stated_by: str,
     limits: Limits = DEFAULT_LIMITS,
+    read_dump: Callable[[Path], Image] | None = None,
 ) -> Numbering:
     """Find the offset between frame ids and image positions.
 
@@ -88,6 +89,8 @@ def find_numbering(
         begin_frames as said by the user or the yaml, and who said it; None if nobody did.
     limits
         Bounds for the dumps.
+    read_dump
+        Decodes a dump; by default from its file, under ``limits``.
 
     Raises
     ------
@@ -107,7 +110,7 @@ def find_numbering(
                 "Give --begin-frames N (the tracker's default is 0, its shipped configs say 1).",
             )
         return Numbering(stated, f"begin_frames {stated} from {stated_by}", by_content=False)
-    matcher = _Matcher(dumps, images, limits)
+    matcher = _Matcher(dumps, images, read_dump or (lambda path: read_image(path, limits)))
     equal, nearest = _fitting(matcher, samples, images.count, stated)
     if nearest is None:
         raise ConventionError(
@@ -202,8 +205,10 @@ def _torn(
 class _Matcher:
     """Compares dumps with images, decoding each once."""
 
-    def __init__(self, dumps: dict[int, Path], images: Images, limits: Limits) -> None:
-        self._dumps, self._images, self._limits = dumps, images, limits
+    def __init__(
+        self, dumps: dict[int, Path], images: Images, read_dump: Callable[[Path], Image]
+    ) -> None:
+        self._dumps, self._images, self._read_dump = dumps, images, read_dump
         self._decoded: dict[int, Image] = {}
         self._dumped: dict[int, Image] = {}
         self._known: dict[tuple[int, int], float] = {}
@@ -258,7 +263,7 @@ class _Matcher:
 
     def _compare(self, frame: int, position: int) -> float:
         if frame not in self._dumped:
-            self._dumped[frame] = read_image(self._dumps[frame], self._limits)
+            self._dumped[frame] = self._read_dump(self._dumps[frame])
         if position not in self._decoded:
             if len(self._decoded) >= _MAX_DECODED:
                 self._decoded.pop(next(iter(self._decoded)))

@@ -25,7 +25,6 @@ from converter.geometry.pixels import Floats, Size
 from converter.media.files import read_bytes, sha256_of
 from converter.media.images import (
     ImageFiles,
-    read_image,
     read_size,
 )
 from converter.media.limits import Limits
@@ -56,7 +55,6 @@ from converter.track import Flame, Frames, InputFile, Provenance, Track, VideoFi
 
 _MIN_FPS, _MAX_FPS = 0.1, 1000.0
 _BBOX_REMEDY = "Is it the tracker's own bbox.pt?"
-_SAME_GREY_LEVELS = 3.0
 # Measured: 0.62 one frame off, where the head moves 0.7 px per frame (spec, 3.10).
 _LAG_RATIO = 0.8
 _CONSTANT_RELATIVE = 1e-6
@@ -277,7 +275,7 @@ class _Reader(TrackFiles):
     def _crop(self, size: Size, ids: Sequence[int]) -> Crop | None:
         """How the images were cut: by bbox.pt, or not at all; a lost one is recovered."""
         source, path = self.source_size, self.folders.bbox
-        whole = self._whole_frame(size)
+        whole = self.whole_frame(size)
         if path is None or whole:
             if path is not None:
                 self._warn("bbox-unused", path, f"is not applied: {whole}.")
@@ -318,27 +316,6 @@ class _Reader(TrackFiles):
         crop, finding = recover_or_say(where, crops[0], crops[1], sources, self.options.progress)
         self.findings.append(finding)
         return crop
-
-    def _whole_frame(self, size: Size) -> str:
-        """Why the images must be whole frames, resized; empty if they need not be."""
-        config, source = self.folders.config, self.source_size
-        if self.folders.bbox_given:
-            return ""
-        if config.crop_image is False:
-            return f"{config.path and config.path.name} says crop_image: false"
-        if source == size and (self.folders.bbox is None or self._source_is_cropped()):
-            return "the source frames are the tracker's images themselves"
-        return ""
-
-    def _source_is_cropped(self) -> bool:
-        """Whether the source frames equal the images, as in tracks of readily cropped frames."""
-        pairs = {p.stem: p for p in self.source_files}
-        image = next((p for p in self.images if p.stem in pairs), None)
-        if image is None:
-            return False
-        a = read_image(image, self.options.limits).astype(np.int16)
-        b = read_image(pairs[image.stem], self.options.limits)
-        return a.shape == b.shape and float(np.mean(np.abs(a - b))) <= _SAME_GREY_LEVELS
 
     def _check_bbox(self, path: Path, bbox: BBox, source: Size) -> None:
         """Say what about a bbox is not as the tracker writes it."""
