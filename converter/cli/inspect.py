@@ -263,13 +263,17 @@ def _dataset(path: Path) -> tuple[list[Row], list[Finding]]:
 
 
 def _canvas_rows(manifest: dict[str, Any]) -> Iterator[Row]:
-    canvas = manifest["canvas"]
-    yield (
-        "canvas",
-        f"{canvas['kind']} {canvas['width']}x{canvas['height']}, "
-        f"focal {canvas['focal_px']:.2f} px, principal point at the centre, "
-        f"drawn from the {canvas['base']} images",
-    )
-    ids = manifest["frame_ids"]
-    yield "frames", f"{len(ids)}; img_id 0 is {ids[0]:05d}.frame; frames.csv lists all"
+    canvas, image, ids = manifest.get("canvas"), manifest.get("image"), manifest["frame_ids"]
+    frames = f"{len(ids)}, {ids[0]:05d} to {ids[-1]:05d}"
+    if canvas is not None:
+        yield (
+            "canvas",
+            f"{canvas['kind']} {canvas['width']}x{canvas['height']}, "
+            f"focal {canvas['focal_px']:.2f} px, principal point at the centre, "
+            f"drawn from the {canvas['base']} images",
+        )
+        frames = f"{len(ids)}; img_id 0 is {ids[0]:05d}.frame; frames.csv lists all"
+    elif image is not None:
+        yield "images", f"{image['width']}x{image['height']}, {image['drawn']}"
+    yield "frames", frames
     yield from (("step", step) for step in manifest["steps"])

@@ -131,6 +131,18 @@ def _read_with_trimesh(data: bytes, path: Path) -> Mesh:
     return Mesh(vertices, faces)
 
 
+def ply_bytes(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> bytes:
+    """A binary PLY of vertices (V, 3) and triangles (F, 3), laid out as trimesh writes it."""
+    header = (
+        "ply\nformat binary_little_endian 1.0\n"
+        f"element vertex {len(vertices)}\nproperty float x\nproperty float y\nproperty float z\n"
+        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    table = np.empty(len(faces), dtype=[("n", "u1"), ("corners", "<i4", 3)])
+    table["n"], table["corners"] = 3, faces
+    return header.encode() + np.ascontiguousarray(vertices, "<f4").tobytes() + table.tobytes()
+
+
 @dataclass(frozen=True)
 class MeshFiles:
     """`converter.track.Meshes` over mesh files with common faces."""
