@@ -27,7 +27,18 @@ from fitting.crop.certificate import (
 )
 from fitting.crop.mapping import Grey, Mapping, render_grey
 from fitting.crop.padding import PaddingSearch, border, padded
-from fitting.crop.refine import Agreement, Pair, Ranking, climb, climb_by_pixels, descend, residual
+from fitting.crop.pixelwise import descend_by_pixels, off_by_look, rank_by_look
+from fitting.crop.pyramid import find_places
+from fitting.crop.refine import (
+    Agreement,
+    Pair,
+    Ranking,
+    climb,
+    climb_by_pixels,
+    descend,
+    pixel_error,
+    residual,
+)
 from fitting.crop.search import Estimate, find_features, mirrored
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
 
@@ -47,6 +58,7 @@ _MANY_INLIERS = 16
 _MORE_FRAMES = 9
 _SHRINKS = (1, 2, 4)
 _MAX_TWINS = 64
+_NEAREST = 16
 
 Progress = Callable[[str, int, int], None]
 
@@ -184,17 +196,34 @@ class _Recovery:
         grey = self._crops.grey(index)
         refusal = _without_content(grey, self._crops.name(index))
         if refusal is not None:
-            return refusal
+            blank = refusal.cause == "blank"
+            return refusal if blank else self._by_pixels_alone(index) or refusal
         solved: tuple[Pair, Mapping] | None = None
         for source_index in self._near(index, 1):
             pair = self._pair(index, source_index)
             solved = self._locate(pair)
             if solved is not None:
                 break
-        if solved is None:
-            return self._diagnosis(index)
-        pair, mapping = solved
-        return self._proved(pair, mapping) or self._diagnosis(index)
+        found = None if solved is None else self._proved(*solved)
+        return found or self._by_pixels_alone(index) or self._diagnosis(index)
+
+    def _by_pixels_alone(self, index: int) -> _Checked | None:
+        """Find a crop of little texture by its slopes; nothing but equal pixels is taken for proof.
+
+        One level is allowed as ever. The place has to be the only one of its kind in the frame.
+        """
+        guessed = self._pair(index, self._guess(index))
+        for place in find_places(guessed.crop, guessed.source):
+            start = descend_by_pixels(guessed, place.edges)
+            if start is None or not start.is_possible(self._size):
+                continue
+            for source_index in self._near(index, 2):
+                pair = self._pair(index, source_index)
+                best = climb_by_pixels(pair, start, self._size)
+                checked = self._check(pair, best)
+                if checked.comparison.max_abs_diff <= 1:
+                    return None if _is_repeated(pair, best) else checked
+        return None
 
     def _pair(self, index: int, source_index: int) -> Pair:
         grey, source = self._crops.grey(index), self._sources.grey(source_index)
@@ -455,7 +484,9 @@ class _Recovery:
     ) -> BBox | None:
         """Return a box of another mapping that no frame rules out, if there is one."""
         if ranking is None:
+            pair = checked[0].pair
             near = mapping.neighbours(self._size)
+            near = sorted(near, key=lambda m: pixel_error(pair, m))[:_NEAREST]
         else:
             near = sorted(
                 (m for m in ranking.costs if m != mapping), key=lambda m: ranking.costs[m]
@@ -471,9 +502,8 @@ class _Recovery:
         more = [i for i in spread(len(self._crops), _MORE_FRAMES) if i not in used]
         while True:
             pairs = [c.pair for c in checked]
-            ranking = climb(pairs, mapping, self._size)
-            certain = ranking is not None and ranking.best == mapping
-            if certain and ranking is not None and ranking.certainty >= _MIN_CERTAINTY:
+            ranking = self._ranked(pairs, mapping)
+            if ranking is not None and ranking.certainty >= _MIN_CERTAINTY:
                 break
             if not more:
                 off = self._off_the_lattice(pairs, mapping)
@@ -484,10 +514,29 @@ class _Recovery:
             if found is not None:
                 checked = [*checked, found]
                 self._report(len(checked))
+        if ranking.best != mapping:
+            mapping = ranking.best
+            checked = [self._check(pair, mapping) for pair in pairs]
+            if not all(_agrees(c.agreement) for c in checked):
+                return self._uncertain(mapping, ranking).certificate()
         refusal = self._off_the_lattice(pairs, mapping)
         if refusal is not None:
             return refusal.certificate()
         return self._certificate(checked, ranking, "consistent")
+
+    def _ranked(self, pairs: Sequence[Pair], mapping: Mapping) -> Ranking | None:
+        """Rank the neighbourhood by correlation; where that leaves doubt, by the pixels themselves.
+
+        Neither may be sure of another mapping than the other is sure of.
+        """
+        ranking = climb(pairs, mapping, self._size)
+        if ranking is None or ranking.certainty >= _MIN_CERTAINTY:
+            return ranking
+        near = sorted(ranking.costs, key=ranking.costs.__getitem__)[:_NEAREST]
+        by_look = rank_by_look(pairs, ranking.best, near)
+        if by_look is not None and by_look.best != ranking.best:
+            by_look = rank_by_look(pairs, by_look.best, [*near, ranking.best])
+        return by_look if by_look is not None else ranking
 
     def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> _Refusal | None:
         """Refuse edges that are no whole numbers, and rotation: no tracker cut these images."""
@@ -500,6 +549,10 @@ class _Recovery:
             angle = left.angle_deg if estimate is None else estimate.angle_deg
             return _rotated(self._crops.name(pair.index), angle)
         worst = float(np.max(np.abs(left.edges)))
+        if worst > _MAX_OFF_LATTICE_PX:  # noise alone may say so: the pixels themselves decide
+            by_look = off_by_look(pairs, mapping)
+            if by_look is not None:
+                worst = float(np.max(np.abs(by_look)))
         if worst > _MAX_OFF_LATTICE_PX:
             return _Refusal(
                 "off-lattice",
@@ -637,6 +690,29 @@ def _agrees(agreement: Agreement) -> bool:
         and agreement.share >= _MIN_SHARE
         and agreement.median >= _MIN_MEDIAN
     )
+
+
+def _is_repeated(pair: Pair, mapping: Mapping) -> bool:
+    """Whether the source shows the very same rectangle somewhere else: tiles, stripes, one colour.
+
+    What is cut from there at the same size would give the same crop.
+    """
+    import cv2
+
+    height, width = pair.source.shape
+    x0, x1 = max(mapping.x_min, 0), min(mapping.x_max, width - 1)
+    y0, y1 = max(mapping.y_min, 0), min(mapping.y_max, height - 1)
+    part = pair.source[y0:y1, x0:x1]
+    scores = cv2.matchTemplate(pair.source, part, cv2.TM_SQDIFF)
+    scores[y0, x0] = np.inf
+    for _ in range(_MAX_TWINS):
+        _, _, (x, y), _ = cv2.minMaxLoc(scores)
+        if scores[y, x] > part.size:  # one squared level per pixel; sums of floats are not exact
+            return False
+        if np.array_equal(pair.source[y : y + part.shape[0], x : x + part.shape[1]], part):
+            return True
+        scores[y, x] = np.inf
+    return False
 
 
 def _is_askew(estimate: Estimate) -> bool:

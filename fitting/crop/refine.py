@@ -29,7 +29,7 @@ _RIM = 4
 """How far, source px, the rim of the padding reaches into the re-render."""
 
 # Columns: x_min, x_max, y_min, y_max as functions of shift x, shift y, side.
-_SQUARE = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1]], np.float64)
+SQUARE = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1]], np.float64)
 
 Blocks = NDArray[np.float32]
 """(B, P): the P pixels of B blocks, mean 0, norm 1 (all 0 where there is no texture)."""
@@ -92,6 +92,11 @@ class Pair:
     def output(self) -> Size:
         """Size of the crop."""
         return Size.of(self.crop)
+
+    @property
+    def small(self) -> Grey:
+        """The crop at the size of comparison."""
+        return self._small
 
     @property
     def grid(self) -> Size:
@@ -171,6 +176,17 @@ class Pair:
             y, x = int(block) // across * side, int(block) % across * side
             mask[y : y + side, x : x + side] = True
         return mask
+
+    def block_means(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean over each block of ``values``, one for each pixel of the crop."""
+        across, side = self.grid.width // _BLOCK, _BLOCK * self.shrink
+        down = self.grid.height // _BLOCK
+        whole = values[: down * side, : across * side].reshape(down, side, across, side)
+        return np.asarray(whole.mean(axis=(1, 3)).ravel(), np.float32)
+
+    def inside(self, mapping: Mapping) -> NDArray[np.int64]:
+        """Numbers of the blocks that show source pixels only, textured or not."""
+        return np.flatnonzero(self._inside(mapping))
 
     def blocks(self, mapping: Mapping, chosen: NDArray[np.int64]) -> Blocks:
         """Chosen blocks of the re-render, normalised."""
@@ -259,8 +275,8 @@ def _solve(J: NDArray[np.float32], here: Blocks, target: Blocks) -> Floats:
 
 def _square_step(pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int) -> Floats:
     """One Gauss-Newton step from ``base`` that keeps the rectangle square: change of the edges."""
-    J = np.stack(_slopes(pair, base, chosen, reach), axis=2) @ _SQUARE.astype(np.float32)
-    return _SQUARE @ _solve(J, pair.blocks(base, chosen), pair.tiles(chosen))
+    J = np.stack(_slopes(pair, base, chosen, reach), axis=2) @ SQUARE.astype(np.float32)
+    return SQUARE @ _solve(J, pair.blocks(base, chosen), pair.tiles(chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +340,7 @@ def descend(pair: Pair, edges: Floats) -> tuple[Mapping, Floats] | None:
     coarse = max(1, round(side / pair.grid.width))
     seen: set[Mapping] = set()
     for i in range(_STEPS):
-        base = Mapping.rounded(_squared(edges))
+        base = Mapping.rounded(squared(edges))
         if min(base.size.width, base.size.height) < 8:
             return None
         chosen = pair.choose(base, agrees=0.3 if i < 2 else _AGREES)
@@ -339,10 +355,10 @@ def descend(pair: Pair, edges: Floats) -> tuple[Mapping, Floats] | None:
             return base, edges
         if i >= 2:
             seen.add(base)
-    return Mapping.rounded(_squared(edges)), edges
+    return Mapping.rounded(squared(edges)), edges
 
 
-def _squared(edges: Floats) -> Floats:
+def squared(edges: Floats) -> Floats:
     """Equal sides after rounding: both extents the mean one."""
     side = np.rint((edges[1] - edges[0] + edges[3] - edges[2]) / 2)
     x, y = (edges[0] + edges[1] - side) / 2, (edges[2] + edges[3] - side) / 2
@@ -403,27 +419,30 @@ def climb(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None
         best = top
     if best is None:
         return None
+    return ranked(tried, best)
+
+
+def ranked(tried: dict[Mapping, NDArray[np.float32]], best: Mapping) -> Ranking:
+    """Rank mappings by the costs of the same blocks under each of them."""
+    costs = {m: float(c.mean()) for m, c in tried.items()}
     others = [m for m in tried if m != best]
-    runner_up = min(others, key=cost) if others else None
+    runner_up = min(others, key=costs.__getitem__) if others else None
     gap, certainty = np.inf, np.inf
     if runner_up is not None:
         difference = tried[runner_up] - tried[best]
         spread = float(np.std(difference)) / np.sqrt(len(difference))
         certainty = float(difference.mean()) / max(spread, 1e-9)
-        gap = cost(runner_up) / max(cost(best), 1e-9)
-    return Ranking(best, runner_up, gap, certainty, {m: cost(m) for m in tried})
+        gap = costs[runner_up] / max(costs[best], 1e-9)
+    return Ranking(best, runner_up, gap, certainty, costs)
 
 
 def climb_by_pixels(pair: Pair, start: Mapping, source: Size) -> Mapping:
     """Step to the neighbour with the smallest mean absolute difference until none is better."""
-    import cv2
-
     errors: dict[Mapping, float] = {}
 
     def error(mapping: Mapping) -> float:
         if mapping not in errors:
-            rendered = render_grey(pair.source, mapping, pair.output)
-            errors[mapping] = float(np.mean(cv2.absdiff(rendered, pair.crop)))
+            errors[mapping] = pixel_error(pair, mapping)
         return errors[mapping]
 
     best = start
@@ -433,3 +452,11 @@ def climb_by_pixels(pair: Pair, start: Mapping, source: Size) -> Mapping:
             break
         best = top
     return best
+
+
+def pixel_error(pair: Pair, mapping: Mapping) -> float:
+    """Mean absolute difference of the crop and its re-render, grey levels."""
+    import cv2
+
+    rendered = render_grey(pair.source, mapping, pair.output)
+    return float(np.mean(cv2.absdiff(rendered, pair.crop)))
