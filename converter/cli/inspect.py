@@ -21,6 +21,7 @@ from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import OPENCV_FROM_OPENGL, Pose, euler_xyz_from_matrix
+from converter.media.manifest import read_json
 from converter.track import Track
 
 _IDENTITY_JAW = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
@@ -247,8 +248,11 @@ def _bbox_rows(path: Path) -> list[Row]:
 
 def _dataset(path: Path) -> tuple[list[Row], list[Finding]]:
     try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        target = registry.target(str(manifest["target"]))
+        manifest = read_json(path / _MANIFEST)
+        name = str(manifest["target"])
+        if name not in registry.names("targets"):
+            raise ValueError(f"that of {name}")
+        target = registry.target(name)
         rows = [("dataset", f"{target.name}, from track {manifest['track']}")]
         rows += list(_canvas_rows(manifest))
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:

@@ -19,7 +19,6 @@ import ctypes
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -34,7 +33,8 @@ from pathlib import Path, PurePosixPath
 from types import FrameType
 
 from converter.errors import OutputError, UncropError
-from converter.media.files import read_bytes, sha256_of
+from converter.media.files import sha256_of
+from converter.media.manifest import read_json
 
 _OLD = "old"
 """Where in a workspace an output goes that cannot be exchanged in one step."""
@@ -192,6 +192,15 @@ def _require_file_place(target: Path, overwrite: bool) -> None:
         raise _exists(target)
 
 
+def require_free(path: Path | str, overwrite: bool = False) -> None:
+    """Refuse early what `replace_file` would refuse after hours of work; raises OutputError."""
+    target = _place(path)
+    _require_file_place(target, overwrite)
+    above = next(parent for parent in target.parents if os.path.exists(parent))
+    if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(path, "a place that can be written", f"{above}, which is not")
+
+
 def _require_folder_place(target: Path, overwrite: bool, marker: str) -> None:
     mode = _mode(target)
     if mode is None:
@@ -273,10 +282,9 @@ def _hash(file: Path) -> str:
 
 def _listed_files(marker: Path) -> dict[str, str]:
     try:
-        content = json.loads(read_bytes(marker))
-    except (UncropError, ValueError, RecursionError):
+        files = read_json(marker).get("files")
+    except UncropError:
         return {}
-    files = content.get("files") if isinstance(content, dict) else None
     return files if isinstance(files, dict) else {}
 
 

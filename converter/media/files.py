@@ -71,18 +71,26 @@ def _read_up_to(descriptor: int, size: int) -> bytes:
 def open_regular(path: Path | str) -> int:
     """Open a regular file for reading and return its descriptor; raises as `read_bytes`."""
     try:
+        # Opening some devices does something already (rewinds a tape, starts a watchdog).
+        _require_regular(path, os.stat(path).st_mode)
         # O_NONBLOCK: opening a FIFO would otherwise wait for a writer, for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(path, "a file", "nothing") from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
+    try:
+        _require_regular(path, os.fstat(descriptor).st_mode)
+    except UnsafeFileError:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_regular(path: Path | str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a device, socket or pipe"
         raise UnsafeFileError(path, "a regular file", found)
-    return descriptor
 
 
 def sha256_of(path: Path | str) -> str:

@@ -20,7 +20,11 @@ from converter.track import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
-_END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
+_END_MARKS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+_START_OF_SCAN = b"\xff\xda"
+_MAX_SCANS = 16
+"""Scans of a JPEG of ``limits.image_pixels``, in proportion more of a smaller one: a decoder goes
+over all pixels for each, and thousands fit into some KB (libjpeg-turbo's audit, LJT-01-004)."""
 _EXIF_ORIENTATION = 0x0112
 _BAND_ROWS = 64
 _HEAD_BYTES = 1 << 16
@@ -93,10 +97,21 @@ def decode_image(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Im
     # Decoders fill the missing rows of a truncated file with grey and only warn.
     if _END_MARKS[kind] not in data[-4096:]:
         raise FormatError(where, f"a whole {kind} file", "one that ends early")
+    if kind == "JPEG":
+        _require_few_scans(data, size, where, limits)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None or Size.of(image) != size:
         raise FormatError(where, f"a {size} {kind} image", "data that do not decode")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _require_few_scans(data: bytes, size: Size, where: str, limits: Limits) -> None:
+    n_scans = data.count(_START_OF_SCAN)
+    most = _MAX_SCANS * max(1, limits.image_pixels // size.n_pixels)
+    if n_scans > most:
+        raise UnsafeFileError(
+            where, f"a {size} JPEG of at most {most} scans", f"{n_scans}", "Save it again."
+        )
 
 
 def read_image(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Image:

@@ -30,6 +30,10 @@ class Limits:
     """Pixels of one image, by its header."""
     mesh_vertices: int = 2_000_000
     """Vertices, and likewise faces, of one mesh."""
+    mesh_text_bytes: int = 4 * 2**20
+    """A mesh that is text (.obj, ASCII .ply): its reader takes 250 times as much memory."""
+    json_values: int = 5_000_000
+    """Values of a manifest: a few per file that it lists, of up to a hundred bytes of memory."""
     frames: int = 1_000_000
     """Frames of one track."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from converter import __version__
-from converter.errors import FormatError, MissingInputError
+from converter.errors import FormatError, MissingInputError, UnsafeFileError
 from converter.media.files import read_bytes, sha256_of
+from converter.media.limits import DEFAULT_LIMITS
 
 MANIFEST = "uncrop.json"
 _FORMAT = "uncrop-dataset"
@@ -55,8 +56,12 @@ def to_json(value: Any) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises FormatError or MissingInputError."""
+    """Read a JSON object; raises FormatError, MissingInputError or UnsafeFileError."""
     data = read_bytes(path)
+    n_values = sum(data.count(mark) for mark in (b",", b"[", b"{"))
+    if n_values > DEFAULT_LIMITS.json_values:
+        raise UnsafeFileError(path, f"at most {DEFAULT_LIMITS.json_values} values", f"{n_values}",
+                              "If it is genuine, raise the limit.")  # fmt: skip
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -45,7 +45,11 @@ def read_mesh(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Mesh:
 
     """
     data = read_bytes(path, limits)
-    mesh = _read_binary_ply(data, str(path), limits) or _read_with_trimesh(data, Path(path))
+    mesh = _read_binary_ply(data, str(path), limits) or _read_with_trimesh(
+        data, Path(path), limits
+    )
+    if not len(mesh.vertices):
+        raise FormatError(path, "vertices", "none")
     if not np.isfinite(mesh.vertices).all():
         raise FormatError(path, "finite vertices", "NaN or infinity")
     if mesh.faces.size and not 0 <= mesh.faces.min() <= mesh.faces.max() < len(mesh.vertices):
@@ -110,9 +114,16 @@ def _ply_dtype(properties: list[list[str]]) -> np.dtype[Any] | None:
     return np.dtype([(p[1], "<" + _PLY_TYPES[p[0]]) for p in properties])
 
 
-def _read_with_trimesh(data: bytes, path: Path) -> Mesh:
+def _read_with_trimesh(data: bytes, path: Path, limits: Limits) -> Mesh:
     import trimesh
 
+    if len(data) > limits.mesh_text_bytes:
+        raise UnsafeFileError(
+            path,
+            f"a binary little-endian .ply, or at most {limits.mesh_text_bytes} bytes",
+            f"{len(data)} bytes of another kind",
+            "Save it as a binary .ply.",
+        )
     try:
         # process=False and maintain_order: else vertices are merged and renumbered.
         loaded: Any = trimesh.load(
@@ -120,6 +131,7 @@ def _read_with_trimesh(data: bytes, path: Path) -> Mesh:
             file_type=path.suffix.lstrip(".").lower(),
             process=False,
             maintain_order=True,
+            skip_materials=True,
             force="mesh",
         )
         vertices = np.asarray(loaded.vertices, np.float32)
@@ -168,7 +180,7 @@ class MeshFiles:
         if len(vertices) != len(self._first.vertices):
             raise FormatError(
                 self.paths[index],
-                f"{len(self._first.vertices)} vertices like the first mesh",
+                f"{len(self._first.vertices)} vertices like {self.paths[0].name}",
                 f"{len(vertices)}",
             )
         return vertices

@@ -62,7 +62,7 @@ def read_config(path: Path, limits: Limits) -> TrackerConfig:
     except UncropError as error:
         finding = Finding("yaml-unreadable", "warning", error.where, f"expected {error.expected}, "
                           f"found {error.found}.", fix="It is ignored.")  # fmt: skip
-        return TrackerConfig(path, findings=(finding,))
+        return TrackerConfig(findings=(finding,))
     findings: list[Finding] = []
 
     def setting(name: str, parse: Callable[[str], T | None], expected: str) -> T | None:
