@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from converter.errors import UncropError, printable
 
@@ -46,12 +46,14 @@ class Failure:
     message: str
 
 
+Outcomes: TypeAlias = Generator[tuple[int, R | Failure], None, None]
+"""(position of the item, result or failure), as items finish."""
+
+
 class Executor(Protocol):
     """Runs one function over many items."""
 
-    def run(
-        self, function: Callable[[T], R], items: Sequence[T]
-    ) -> Iterator[tuple[int, R | Failure]]:
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Outcomes[R]:
         """Yield (position of the item, result or failure) as items finish.
 
         Closing the iterator ends what is running and drops what has not begun. With more than one
@@ -83,9 +85,7 @@ def _place(error: BaseException) -> str:
 class InProcess:
     """One item after the other in this process: for a single item, and for debugging."""
 
-    def run(
-        self, function: Callable[[T], R], items: Sequence[T]
-    ) -> Iterator[tuple[int, R | Failure]]:
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Outcomes[R]:
         """See `Executor.run`."""
         for position, item in enumerate(items):
             yield position, attempt(function, item)
@@ -101,9 +101,7 @@ class LocalProcesses:
 
     n_workers: int
 
-    def run(
-        self, function: Callable[[T], R], items: Sequence[T]
-    ) -> Iterator[tuple[int, R | Failure]]:
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Outcomes[R]:
         """See `Executor.run`."""
         import multiprocessing
         from multiprocessing.connection import wait

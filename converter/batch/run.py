@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from converter.batch.discover import Found
 from converter.batch.executors import Executor, Failure
+from converter.batch.journal import Journal, inputs_of
 from converter.findings import Finding
 from converter.registry import Progress, no_progress
 from converter.validation.report import CheckResult, Report
@@ -44,14 +46,22 @@ class BatchResult:
     interrupted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a worker sends back: the report, and a digest of what it depends on."""
+
+    report: Report
+    inputs: str
+
+
 def validate_many(
     tracks: Sequence[Found],
     options: ValidateOptions,
     executor: Executor,
     progress: Progress = no_progress,
-    done: Callable[[Report], None] | None = None,
+    journal: Journal | None = None,
 ) -> BatchResult:
-    """Validate every path; an interrupt (Ctrl-C) keeps what is done.
+    """Validate every track; an interrupt (Ctrl-C) keeps what is done.
 
     Parameters
     ----------
@@ -63,38 +73,54 @@ def validate_many(
         Where the work is done.
     progress
         Called after every track, as ``progress("tracks", done, total)``.
-    done
-        Called with every report, as soon as it is there.
+    journal
+        Takes every report as soon as it is there; tracks that it knows are not done again.
 
     """
     reports: dict[int, Report] = {}
-    interrupted = False
-    outcomes = executor.run(partial(_validate, options=options), tracks)
+    n_resumed, interrupted = 0, False
     try:
-        for position, outcome in outcomes:
-            report = _row(tracks[position].path, outcome)
-            reports[position] = report
-            if done is not None:
-                done(report)
-            progress("tracks", len(reports), len(tracks))
+        if journal is not None and journal.known:
+            reports = _resumed(tracks, options, journal)
+        n_resumed = len(reports)
+        progress("tracks", len(reports), len(tracks))
+        places = [place for place in range(len(tracks)) if place not in reports]
+        function = partial(_validate, options=options, keep=journal is not None)
+        with closing(executor.run(function, [tracks[place] for place in places])) as outcomes:
+            for number, outcome in outcomes:
+                place = places[number]
+                row = outcome if isinstance(outcome, _Row) else _failed(tracks[place].path, outcome)
+                reports[place] = row.report
+                if journal is not None:
+                    journal.add(row.inputs, row.report)
+                progress("tracks", len(reports), len(tracks))
     except KeyboardInterrupt:
         interrupted = True
-    ordered = tuple(reports[position] for position in sorted(reports))
-    return BatchResult(ordered, len(tracks), interrupted=interrupted)
+    ordered = tuple(reports[place] for place in sorted(reports))
+    return BatchResult(ordered, len(tracks), n_resumed, interrupted)
 
 
-def _validate(found: Found, options: ValidateOptions) -> Report:
+def _resumed(
+    tracks: Sequence[Found], options: ValidateOptions, journal: Journal
+) -> dict[int, Report]:
+    """Reports that an earlier run made of the very same inputs."""
+    inputs = ((place, inputs_of(found, options)) for place, found in enumerate(tracks))
+    return {place: journal.known[key] for place, key in inputs if key in journal.known}
+
+
+def _validate(found: Found, options: ValidateOptions, keep: bool) -> _Row:
+    # Before the files are read: what changes meanwhile must not count as seen.
+    inputs = inputs_of(found, options) if keep else ""
     if found.actor is not None and options.read.actor is None:
         options = replace(options, read=replace(options.read, actor=found.actor))
-    return validate(found.path, options)
+    return _Row(validate(found.path, options), inputs)
 
 
-def _row(path: Path, outcome: Report | Failure) -> Report:
-    """Return the report, or one that says why there is none."""
-    if isinstance(outcome, Report):
-        return outcome
+def _failed(path: Path, failure: Failure) -> _Row:
+    """Return a row that says why there is no report."""
     check = {"refused": "unreadable", "raised": "internal-error", "died": "worker-died"}
-    finding = Finding(check[outcome.kind], "error", str(path), f"{outcome.message}.",
-                      fix=_REMEDIES[outcome.kind])  # fmt: skip
+    finding = Finding(check[failure.kind], "error", str(path), f"{failure.message}.",
+                      fix=_REMEDIES[failure.kind])  # fmt: skip
     result = CheckResult(finding.check, "found", (finding,))
-    return Report(str(path), path.name or str(path), "unreadable", results=(result,))
+    report = Report(str(path), path.name or str(path), "unreadable", results=(result,))
+    return _Row(report, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from pathlib import Path
@@ -11,14 +12,20 @@ import tyro
 
 from converter.batch.discover import Found, discover
 from converter.batch.executors import Executor, InProcess, LocalProcesses
+from converter.batch.journal import Journal, journal_path
 from converter.batch.run import BatchResult, validate_many
 from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter
-from converter.errors import printable
+from converter.errors import FormatError, printable
+from converter.media.atomic import replace_file, require_free
 from converter.media.parallel import n_cores
+from converter.validation.render_json import render_json
 from converter.validation.report import Report
 from converter.validation.validate import ValidateOptions
+
+_STDOUT = Path("-")
+_OF_ONE_TRACK = ("actor", "source", "bbox", "begin_frames")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,14 @@ class ValidateArguments(TrackArguments):
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TRACK|DIR ...")
     ] = ()
     """Tracks (any of their folders), bundles, written datasets, or folders to search for them."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the reports there as JSON (docs/validate.schema.json); - is standard output."""
+    html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write one page with tables, plots and pictures there; it needs no network."""
+    overwrite: bool = False
+    """Replace reports that exist."""
+    resume: bool = False
+    """Take over what an earlier run with the same --json established of unchanged files."""
     jobs: Annotated[int | None, tyro.conf.arg(aliases=["-j"], metavar="N")] = None
     """Processes to work with. Default: one for every core."""
     fail_on: Literal["warning", "error"] = "error"
@@ -54,12 +69,50 @@ def run(arguments: list[str]) -> int:
     if (wrong := _usage_error(command)) is not None:
         print(f"uncrop validate: {wrong}", file=sys.stderr)
         return EXIT_USAGE
+    outputs = [p for p in (_json_file(command), command.html) if p is not None]
+    for out in outputs:
+        require_free(out, command.overwrite or command.resume)
     tracks = _find(command)
-    with Reporter(quiet=command.quiet, json=False) as reporter:
-        result = validate_many(tracks, _options(command), _executor(command, len(tracks)),
-                               reporter.progress)  # fmt: skip
-    _show(command, result)
+    result = _validate(command, tracks)
+    _write(command, result)
+    if not command.quiet and command.json != _STDOUT:
+        _show(result)
+        if result.n_resumed:
+            print(f"{result.n_resumed} of {len(result.reports)} taken over from an earlier run")
+        for out in outputs:
+            print(f"wrote {printable(out)}")
     return _exit_code(command, result)
+
+
+def _validate(command: ValidateArguments, tracks: list[Found]) -> BatchResult:
+    executor = _executor(command, len(tracks))
+    with contextlib.ExitStack() as stack:
+        reporter = stack.enter_context(Reporter(quiet=command.quiet, json=False))
+        journal = None
+        if (json_file := _json_file(command)) is not None:
+            journal = stack.enter_context(
+                Journal.open(
+                    journal_path(json_file), resume=command.resume,
+                    illustrated=command.html is not None,
+                )
+            )  # fmt: skip
+        return validate_many(tracks, _options(command), executor, reporter.progress, journal)
+
+
+def _json_file(command: ValidateArguments) -> Path | None:
+    return None if command.json == _STDOUT else command.json
+
+
+def _write(command: ValidateArguments, result: BatchResult) -> None:
+    complete = not result.interrupted
+    overwrite = command.overwrite or command.resume
+    if command.json is not None:
+        text = render_json(result.reports, complete=complete)
+        if command.json == _STDOUT:
+            print(text, end="")
+        else:
+            with replace_file(command.json, overwrite) as path:
+                path.write_text(text, encoding="utf-8")
 
 
 def _usage_error(command: ValidateArguments) -> str | None:
@@ -67,6 +120,11 @@ def _usage_error(command: ValidateArguments) -> str | None:
         return "expected a TRACK, or a DIR to search for tracks."
     if command.jobs is not None and command.jobs < 1:
         return "--jobs: expected 1 or more."
+    if command.resume and _json_file(command) is None:
+        return "--resume goes on from the journal beside --json FILE: give that as well."
+    alone = [name for name in _OF_ONE_TRACK if getattr(command, name) is not None]
+    if alone and len(command.tracks) > 1:
+        return f"--{alone[0]} belongs to one track, and {len(command.tracks)} are given."
     return None
 
 
@@ -78,11 +136,16 @@ def _find(command: ValidateArguments) -> list[Found]:
         for what in below.unsearched:
             print(f"uncrop: not searched: {printable(what)}", file=sys.stderr)
         found.update(dict.fromkeys(below.found))
+    given = [name for name in _OF_ONE_TRACK if getattr(command, name) is not None]
+    if given and len(found) > 1:
+        raise FormatError(command.tracks[0], f"one track, since --{given[0]} belongs to one",
+                          f"{len(found)}", "Name the track.")  # fmt: skip
     return list(found)
 
 
 def _options(command: ValidateArguments) -> ValidateOptions:
-    return ValidateOptions(command.read_options(hash_inputs=False), thorough=command.thorough)
+    read = command.read_options(hash_inputs=False)
+    return ValidateOptions(read, command.thorough, illustrate=command.html is not None)
 
 
 def _executor(command: ValidateArguments, n_items: int) -> Executor:
@@ -91,9 +154,7 @@ def _executor(command: ValidateArguments, n_items: int) -> Executor:
     return LocalProcesses(min(command.jobs or n_cores(), n_items))
 
 
-def _show(command: ValidateArguments, result: BatchResult) -> None:
-    if command.quiet:
-        return
+def _show(result: BatchResult) -> None:
     from rich.console import Console
 
     from converter.validation.render_rich import render_rich

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,6 +63,8 @@ def test_a_broken_track_is_a_row_and_not_the_end(four: Path) -> None:
     ("arguments", "code", "said"),
     [
         ([], 2, "expected a TRACK"),
+        (["TRACK", "--resume"], 2, "--json FILE"),
+        (["TRACK", "TRACK", "--bbox", "x.pt"], 2, "--bbox belongs to one track"),
         (["TRACK", "--jobs", "0"], 2, "--jobs: expected 1 or more"),
         (["TRACK", "--fail-on", "info"], 2, "--fail-on"),
         (["/nowhere/at all"], 3, "/nowhere/at all"),
@@ -69,3 +76,124 @@ def test_typing_mistakes(sample: Path, arguments: list[str], code: int, said: st
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def started(*arguments: object) -> subprocess.Popen[str]:
+    """Start a run in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [*UNCROP, "validate", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = [int(pid) for pid in path.read_text().split()]
+    return [p for p in workers if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.fixture
+def twelve(sample: Path, tmp_path: Path) -> Path:
+    top = tmp_path / "tracks"
+    for number in range(12):
+        shutil.copytree(sample, top / f"{number:02d}")
+    return top
+
+
+def test_an_interrupt_keeps_what_is_done_and_resume_does_the_rest(
+    twelve: Path, tmp_path: Path
+) -> None:
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    process = started(twelve, "--json", out, "--jobs", "2")
+    wait_for(lambda: lines(journal) >= 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "interrupted after" in errors
+    first = json.loads(out.read_text())
+    assert not first["complete"]
+    assert 2 <= len(first["tracks"]) < 12
+
+    # One of them changes: it alone is done again.
+    changed = Path(first["tracks"][0]["path"])
+    os.utime(changed / "checkpoint/00000.frame", (1, 1))
+    done = run(twelve, "--json", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(first['tracks']) - 1} of 12 taken over" in done.stdout
+    second = json.loads(out.read_text())
+    assert second["complete"]
+    assert [t["path"] for t in second["tracks"]] == sorted(t["path"] for t in second["tracks"])
+    assert len(second["tracks"]) == 12
+    again = {t["path"]: t for t in second["tracks"]}
+    for track in first["tracks"][1:]:
+        assert again[track["path"]] == track  # also the seconds it took
+    assert again[str(changed)]["seconds"] != first["tracks"][0]["seconds"]
+
+
+def test_a_killed_run_can_be_resumed(twelve: Path, tmp_path: Path) -> None:
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    process = started(twelve, "--json", out, "--jobs", "2")
+    wait_for(lambda: lines(journal) >= 3)
+    process.kill()
+    process.communicate()
+    assert not out.exists()
+    n_done = lines(journal)
+    with journal.open("a") as stream:
+        stream.write('{"inputs": "cut sho')  # a line that a crash cut short
+    done = run(twelve, "--json", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"{n_done} of 12 taken over" in done.stdout
+    assert len(json.loads(out.read_text())["tracks"]) == 12
+    assert "12 of 12 taken over" in run(twelve, "--json", out, "--resume").stdout
+    # Other options are another question.
+    assert "taken over" not in run(twelve, "--json", out, "--resume", "--thorough").stdout
+
+
+def test_a_worker_that_is_killed_is_one_row(twelve: Path, tmp_path: Path) -> None:
+    out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
+    process = started(twelve, "--json", out, "--jobs", "2")
+    wait_for(lambda: lines(journal) >= 1 and len(children(process)) == 2)
+    os.kill(children(process)[0], signal.SIGKILL)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "SIGKILL" in printed
+    result = json.loads(out.read_text())
+    assert result["summary"]["n_tracks_by_check"]["worker-died"] == 1
+    assert len(result["tracks"]) == 12
+    assert sum(t["worst"] != "error" for t in result["tracks"]) == 11
+    done = run(twelve, "--json", out, "--resume")  # it is no property of the track
+    assert done.returncode == 0
+    assert "11 of 12 taken over" in done.stdout
+
+
+def test_reports_are_not_replaced_unasked(sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert run(sample, "--json", out).returncode == 0
+    before = out.read_bytes()
+    done = run(sample, "--json", out)
+    assert done.returncode == 3
+    assert "--overwrite" in done.stderr
+    assert done.stdout == ""
+    assert out.read_bytes() == before
+    assert run(sample, "--json", out, "--overwrite").returncode == 0
+    done = run(sample, "--json", "/proc/nowhere/out.json")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+def test_json_on_standard_output_is_nothing_but_json(four: Path) -> None:
+    done = run(four, "--json", "-")
+    assert done.returncode == 1
+    assert len(json.loads(done.stdout)["tracks"]) == 4
