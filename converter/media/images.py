@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converter.errors import FormatError, UnsafeFileError
 from converter.geometry.crop import Crop
@@ -20,7 +23,8 @@ from converter.track import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
-_END_MARKS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+_PNG_CHUNK = struct.Struct(">I4s")
+_END_OF_JPEG = b"\xff\xd9"
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 16
 """Scans of a JPEG of ``limits.image_pixels``, in proportion more of a smaller one: a decoder goes
@@ -94,15 +98,32 @@ def decode_image(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Im
     import cv2
 
     size, kind = _header(data, where, limits)
-    # Decoders fill the missing rows of a truncated file with grey and only warn.
-    if _END_MARKS[kind] not in data[-4096:]:
-        raise FormatError(where, f"a whole {kind} file", "one that ends early")
     if kind == "JPEG":
+        # Decoders fill the missing rows of a truncated file with grey and only warn.
+        if _END_OF_JPEG not in data[-4096:]:
+            raise FormatError(where, f"a whole {kind} file", "one that ends early")
         _require_few_scans(data, size, where, limits)
+    else:
+        _require_whole_png(data, where)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None or Size.of(image) != size:
         raise FormatError(where, f"a {size} {kind} image", "data that do not decode")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _require_whole_png(data: bytes, where: str) -> None:
+    """Compare all chunks with their checksums, which decoders do late or not at all."""
+    here, view = 8, memoryview(data)
+    while here + 12 <= len(data):
+        length, kind = _PNG_CHUNK.unpack_from(data, here)
+        end = here + 8 + length
+        if zlib.crc32(view[here + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            found = "one that is damaged or ends early"
+            raise FormatError(where, "a whole PNG file", found, "Copy or write it again.")
+        if kind == b"IEND":
+            return
+        here = end + 4
+    raise FormatError(where, "a whole PNG file", "one that ends early")
 
 
 def _require_few_scans(data: bytes, size: Size, where: str, limits: Limits) -> None:
@@ -117,6 +138,31 @@ def _require_few_scans(data: bytes, size: Size, where: str, limits: Limits) -> N
 def read_image(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Image:
     """Read a PNG or JPEG file; see `decode_image`."""
     return decode_image(read_bytes(path, limits), str(path), limits)
+
+
+def read_depth(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> NDArray[Any]:
+    """Read a PNG with the channels and the bit depth that it has.
+
+    Returns
+    -------
+    (H, W) or (H, W, C), uint8 or uint16.
+
+    Raises
+    ------
+    FormatError, UnsafeFileError
+        As `decode_image`.
+
+    """
+    import cv2
+
+    data = read_bytes(path, limits)
+    size, kind = _header(data, str(path), limits)
+    if _END_MARKS[kind] not in data[-4096:]:
+        raise FormatError(path, f"a whole {kind} file", "one that ends early")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or Size.of(image) != size:
+        raise FormatError(path, f"a {size} {kind} image", "data that do not decode")
+    return np.asarray(image)
 
 
 def encode_image(image: Image, suffix: Literal[".jpg", ".png"], quality: int = 95) -> bytes:

@@ -35,6 +35,8 @@ class CheckResult:
         Why it was skipped.
     n_examined
         Number of frames, files or pictures that it looked at.
+    frame_ids
+        Frames at which it found something, ascending; empty where it speaks of the whole track.
 
     """
 
@@ -43,6 +45,7 @@ class CheckResult:
     findings: tuple[Finding, ...] = ()
     reason: str = ""
     n_examined: int = 0
+    frame_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

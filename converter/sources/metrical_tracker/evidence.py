@@ -26,11 +26,13 @@ _MIN_LAG_FRAMES = 8
 _LAGS = tuple(range(-2, 4))
 
 
-def settle_image_space(track: Track, *, spread: bool) -> tuple[Track, list[Finding]]:
+def settle_image_space(
+    track: Track, *, spread: bool, hold_K: bool = True
+) -> tuple[Track, list[Finding]]:
     """Hold K against the landmarks, and the crop against the source frames.
 
     ``spread``: look at source frames all over the track, not only at its first ones (a video has
-    to be decoded up to the last one looked at).
+    to be decoded up to the last one looked at). ``hold_K``: False takes K as it is.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def settle_image_space(track: Track, *, spread: bool) -> tuple[Track, list[Findi
         were not cut from these source frames by this bbox.
 
     """
-    track, findings = _settle_K(track)
+    track, findings = _settle_K(track) if hold_K else (track, [])
     return track, findings + _check_crop_pixels(track, spread)
 
 
@@ -128,7 +130,9 @@ def landmark_share(track: Track, n_frames: int = _N_FRAMES) -> float | None:
 
 
 def landmark_residuals(
-    track: Track, landmarks_at: Callable[[int, int], Floats | None]
+    track: Track,
+    landmarks_at: Callable[[int, int], Floats | None],
+    among: Sequence[int] | None = None,
 ) -> dict[int, float]:
     """How well the meshes fit the landmarks of other images, by lag in images.
 
@@ -143,6 +147,8 @@ def landmark_residuals(
     landmarks_at
         ``landmarks_at(index, lag)``: landmarks (68, 2), px of the crop, of the image that lies
         ``lag`` images after the one of track frame ``index``; None where there are none.
+    among
+        Track frames to choose from; all if None.
 
     Returns
     -------
@@ -152,7 +158,8 @@ def landmark_residuals(
     if track.meshes is None or (track.image_space == "source" and track.crop is None):
         return {}
     in_crop = track.in_crop()
-    picks = np.unique(np.linspace(0, len(track) - 1, _N_LAG_FRAMES).round().astype(int))
+    known = np.arange(len(track)) if among is None else np.asarray(among, np.int64)
+    picks = known[np.unique(np.linspace(0, len(known) - 1, _N_LAG_FRAMES).round().astype(int))]
     landmarks = {i: [landmarks_at(i, lag) for lag in _LAGS] for i in picks.tolist()}
     complete = {i: [p for p in ps if p is not None] for i, ps in landmarks.items()}
     frames = [i for i, ps in complete.items() if len(ps) == len(_LAGS)]

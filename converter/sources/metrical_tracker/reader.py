@@ -81,8 +81,31 @@ def read_bbox(path: Path, limits: Limits) -> BBox:
     ------
     FormatError, UnsafeFileError
         If the file is damaged or holds anything but four whole numbers.
+    ConventionError
+        If they are in another order.
 
     """
+    bbox = read_bbox_numbers(path, limits)
+    if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
+        box = box_of_corners(bbox)
+        hint = f" Its corners would be {box}." if box else ""
+        raise ConventionError(
+            path,
+            "x_min < x_max and y_min < y_max in the order x_min, x_max, y_min, y_max",
+            f"{bbox}" + (", the order x_min, y_min, x_max, y_max" if box else ""),
+            f"Use the bbox.pt that the tracker wrote.{hint}",
+        )
+    return bbox
+
+
+def box_of_corners(bbox: BBox) -> BBox | None:
+    """What ``bbox`` is if its numbers are x_min, y_min, x_max, y_max; None if they cannot be."""
+    box = BBox(bbox.x_min, bbox.y_min, bbox.x_max, bbox.y_max)
+    return box if box.x_min < box.x_max and box.y_min < box.y_max else None
+
+
+def read_bbox_numbers(path: Path, limits: Limits) -> BBox:
+    """Read the four numbers of bbox.pt in whatever order; raises as `read_bbox`."""
     content = read_torch(path, limits).content
     expected = "four whole numbers x_min, x_max, y_min, y_max"
     if not isinstance(content, list | tuple | np.ndarray):
@@ -96,18 +119,7 @@ def read_bbox(path: Path, limits: Limits) -> BBox:
         raise FormatError(path, expected, found, _BBOX_REMEDY)
     if values.size != 4 or not np.all(np.abs(values) <= LARGEST_EDGE) or np.any(values % 1):
         raise FormatError(path, expected, f"{values.tolist()}"[:80], _BBOX_REMEDY)
-    bbox = BBox(*(int(v) for v in values.ravel()))
-    if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
-        x0, y0, x1, y1 = bbox.x_min, bbox.x_max, bbox.y_min, bbox.y_max
-        corners = x0 < x1 and y0 < y1
-        hint = f" Its corners would be [{x0}, {x1}, {y0}, {y1}]." if corners else ""
-        raise ConventionError(
-            path,
-            "x_min < x_max and y_min < y_max in the order x_min, x_max, y_min, y_max",
-            f"{bbox}" + (", the order x_min, y_min, x_max, y_max" if corners else ""),
-            f"Use the bbox.pt that the tracker wrote.{hint}",
-        )
-    return bbox
+    return BBox(*(int(v) for v in values.ravel()))
 
 
 @dataclass
@@ -130,7 +142,9 @@ class _Reader(TrackFiles):
         self.findings += cameras.findings
         numbering = self._numbering(ids, crop)
         track = self._track(payloads, cameras, crop, numbering)
-        track, evidence = settle_image_space(track, spread=self._looks_everywhere())
+        track, evidence = settle_image_space(
+            track, spread=self._looks_everywhere(), hold_K=self.options.hold_K
+        )
         self.findings += evidence
         if numbering is not None and not numbering.by_content:
             self._check_stated_numbering(track, numbering)

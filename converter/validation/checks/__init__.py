@@ -1,0 +1,1 @@
+"""The checks, grouped by subject; `converter.validation.checking` finds them here."""

@@ -1,0 +1,287 @@
+"""bbox.pt, and whether the images were cut by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from converter.errors import UncropError
+from converter.geometry.crop import BBox, Crop
+from converter.media.images import render_crop
+from converter.sources.metrical_tracker.evidence import (
+    SAME_GREY_LEVELS,
+    CropDifferences,
+    crop_differences,
+    frame_groups,
+)
+from converter.sources.metrical_tracker.reader import box_of_corners
+from converter.track import Frames
+from converter.validation.checking import check
+from converter.validation.evidence import CheckSkipped, KeptFrames, Outcome, finding
+from converter.validation.tracked import Tracked
+
+_EXACT_GREY_LEVELS = 0.25
+"""For PNG crops of PNG source frames: the same pixels, but for the build of OpenCV."""
+_VIDEO_GROUPS = (0, 12)
+"""Where to look in a video, which is decoded from its start: another rate shows by then."""
+_N_TRIED = 3
+
+
+@check("bbox-missing")
+def bbox_missing(track: Tracked) -> Outcome:
+    """There is a bbox.pt where images were cut."""
+    if track.folders.bbox is not None or track.is_whole:
+        return Outcome((), 1)
+    found = finding("warning", track.folders.actor or track.folders.output,
+                    "there is no bbox.pt: the cameras cannot leave the tracker's crops.",
+                    fix="Give --actor or --bbox; uncrop recover-bbox finds it again.")  # fmt: skip
+    return Outcome((found,), 1)
+
+
+def _bbox(track: Tracked) -> BBox:
+    if track.bbox is None:
+        raise CheckSkipped(track.crop_reason)
+    return track.bbox
+
+
+@check("bbox-damaged")
+def bbox_damaged(track: Tracked) -> Outcome:
+    """bbox.pt holds four whole numbers."""
+    if track.folders.bbox is None:
+        raise CheckSkipped("there is no bbox.pt")
+    if track.bbox is not None or track.bbox_error is None:
+        return Outcome((), 1)
+    error = track.bbox_error
+    found = finding("error", error.where, f"expected {error.expected}, found {error.found}.",
+                    fix="uncrop recover-bbox finds it again from the video.")  # fmt: skip
+    return Outcome((found,), 1)
+
+
+@check("bbox-order")
+def bbox_order(track: Tracked) -> Outcome:
+    """The numbers are in the order x_min, x_max, y_min, y_max."""
+    bbox, path = _bbox(track), track.folders.bbox
+    corners = box_of_corners(bbox)
+    if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
+        meant = f"; as corners x_min, y_min, x_max, y_max it would be {corners}" if corners else ""
+        found = finding("error", path, f"{bbox} is not in the order x_min, x_max, y_min, y_max"
+                        f"{meant}.", fix="Write it in the tracker's order, or run uncrop "
+                        "recover-bbox.")  # fmt: skip
+        return Outcome((found,), 1)
+    if corners is None or corners == bbox or not _fits_better(track, corners):
+        return Outcome((), 1)
+    found = finding("error", path, f"{bbox} is in the order x_min, y_min, x_max, y_max: the images "
+                    f"were cut by {corners}.", fix="Write it in the tracker's order.")  # fmt: skip
+    return Outcome((found,), 1)
+
+
+def _fits_better(track: Tracked, other: BBox) -> bool:
+    """Whether one image is a crop by ``other``, and not by the box that is stored."""
+    crop, size = track.crop, track.image_size
+    if size is None or size.width != size.height or track.is_whole:
+        return False
+    try:
+        source, images, _ = _sequences(track)
+        candidate = Crop.from_bbox(other, track.source_size, size)
+        groups = [range(1)]
+        there = crop_differences(candidate, source, images, groups).centre
+        if there > SAME_GREY_LEVELS:
+            return False
+        return crop is None or there < crop_differences(crop, source, images, groups).centre
+    except (CheckSkipped, UncropError):
+        return False
+
+
+@check("bbox-outside")
+def bbox_outside(track: Tracked) -> Outcome:
+    """The box lies inside the source frames, as the tracker computes it."""
+    bbox, source = _bbox(track), track.source_size
+    if source is None:
+        raise CheckSkipped("the size of the source frames is not known")
+    if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
+        raise CheckSkipped("its numbers are in another order")
+    beyond = max(-bbox.x_min, -bbox.y_min, bbox.x_max - source.width + 1,
+                 bbox.y_max - source.height + 1)  # fmt: skip
+    if beyond <= 0:
+        return Outcome((), 1)
+    outside = (
+        min(bbox.x_max, bbox.y_max) <= 0
+        or bbox.x_min >= source.width - 1
+        or bbox.y_min >= source.height - 1
+    )
+    found = finding(
+        "error" if outside else "warning", track.folders.bbox, f"{bbox} reaches {beyond} px beyond "
+        f"what the tracker uses of {source} source frames, as a box of another resolution does.",
+        beyond, 0, "px", "The tracker silently uses an old bbox.pt for a new video; uncrop cuts "
+        "what lies inside, as it did. Compare crop-pixels.",
+    )  # fmt: skip
+    return Outcome((found,), 1)
+
+
+@check("bbox-odd")
+def bbox_odd(track: Tracked) -> Outcome:
+    """Both extents are even, as the tracker always writes them."""
+    bbox = _bbox(track)
+    if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
+        raise CheckSkipped("its numbers are in another order")
+    size = bbox.size
+    if size.width % 2 == 0 and size.height % 2 == 0:
+        return Outcome((), 1)
+    found = finding("warning", track.folders.bbox, f"{bbox} is {size}; the tracker only writes "
+                    "even extents, so another program made it.", size.width % 2 + size.height % 2,
+                    0, "odd extents", "Compare crop-pixels; uncrop recover-bbox finds the "
+                    "tracker's own.")  # fmt: skip
+    return Outcome((found,), 1)
+
+
+@check("bbox-unused")
+def bbox_unused(track: Tracked) -> Outcome:
+    """A bbox.pt is there only where images were cut."""
+    if track.folders.bbox is None or not track.is_whole:
+        return Outcome((), 1)
+    found = finding("warning", track.folders.bbox, f"is not applied: {track.is_whole}.",
+                    fix="Remove it, so that no program applies it.")  # fmt: skip
+    return Outcome((found,), 1)
+
+
+@check("source-cropped")
+def source_cropped(track: Tracked) -> Outcome:
+    """The source frames are not themselves crops of the tracker's size."""
+    source, size = track.source_size, track.image_size
+    if source is None or size is None:
+        raise CheckSkipped("there are no source frames" if source is None else "no images")
+    if source != size:
+        return Outcome((), 1)
+    again = "" if track.is_whole else ", and were cropped again"
+    found = finding("warning", track.folders.source, f"the source frames are {source}, as the "
+                    f"images are{again}: the track knows nothing of the original video.",
+                    fix="For native resolution, track the original video.")  # fmt: skip
+    return Outcome((found,), 1)
+
+
+def _sequences(track: Tracked) -> tuple[Frames, Frames, list[range]]:
+    """Source frames and images by position in the image sequence, and which to compare."""
+    images = track.files.images
+    size = track.image_size
+    if not images or size is None:
+        raise CheckSkipped("there are no images to compare")
+    kept = KeptFrames(tuple(images), size, track.pictures)
+    if track.files.source_files:
+        places = {p.stem: p for p in track.files.source_files}
+        lost = [p.stem for p in images if p.stem not in places]
+        if lost:
+            raise CheckSkipped(f"no source frame is named like image {lost[0]}")
+        paths = tuple(places[p.stem] for p in images)
+        source = KeptFrames(paths, track.source_size or size, track.pictures)
+        n, groups = len(images), frame_groups(len(images), spread=True)
+        return source, kept, [range(n)] if track.thorough else groups
+    video = track.files.video
+    if video is None:
+        raise CheckSkipped("there are neither source frames nor a video")
+    n = min(len(images), len(video))
+    if track.thorough:
+        return video, kept, [range(n)]
+    return video, kept, [range(s, s + 3) for s in _VIDEO_GROUPS if s + 3 <= n] or [range(n)]
+
+
+def _compared(track: Tracked) -> tuple[Crop, CropDifferences, float]:
+    """Crop, differences of images and re-rendered crops, and the limit for equality."""
+    crop = track.crop
+    if crop is None:
+        raise CheckSkipped(track.crop_reason)
+    if crop.source is None:
+        raise CheckSkipped("there are neither source frames nor a video")
+    known = track.__dict__.get("_crop_differences")
+    if known is None:
+        source, images, groups = _sequences(track)
+        known = _differences(crop, source, images, groups)
+        track.__dict__["_crop_differences"] = known
+    files = track.files.source_files
+    exact = files and {p.suffix.lower() for p in (files[0], track.files.images[0])} == {".png"}
+    return crop, known, _EXACT_GREY_LEVELS if exact else SAME_GREY_LEVELS
+
+
+def _differences(
+    crop: Crop, source: Frames, images: Frames, groups: Sequence[range]
+) -> CropDifferences:
+    """`crop_differences`, in pieces that overlap by one frame, so that memory stays bounded."""
+    if len(groups) == 1 and len(groups[0]) > 3:
+        n = len(groups[0])
+        groups = [range(s, min(s + 8, n)) for s in range(0, max(n - 1, 1), 7)]
+    return crop_differences(crop, source, images, groups)
+
+
+@check("crop-pixels")
+def crop_pixels(track: Tracked) -> Outcome:
+    """Crops re-rendered from the source frames equal the tracker's images."""
+    crop, found, limit = _compared(track)
+    if found.nearer is not None and found.centre <= SAME_GREY_LEVELS:
+        index, here, there = found.nearer
+        one = finding(
+            "error", track.folders.source, f"image {track.files.images[index].stem} is nearer to "
+            f"the crop of a neighbouring source frame ({there:.2f} grey levels) than to its own "
+            f"({here:.2f}).", here / max(there, 1e-3), 1 / 0.7, "times",
+            "Is it another frame rate (--fps), or another video?",
+        )  # fmt: skip
+        return Outcome((one,), found.n_frames)
+    if found.centre <= limit:
+        return Outcome((), found.n_frames)
+    better = _better_box(track, crop, found.centre)
+    hint = f" {better} fits: was bbox.pt computed anew?" if better else ""
+    one = finding(
+        "error", track.folders.bbox or track.folders.source, "crops of the source frames by "
+        f"{crop.bbox} differ from the tracker's images by {found.centre:.1f} grey levels.{hint}",
+        found.centre, limit, "grey levels",
+        "Is bbox.pt of another run, or is it another video or frame rate (--fps)? "
+        "uncrop recover-bbox finds the box of these images.",
+    )  # fmt: skip
+    return Outcome((one,), found.n_frames)
+
+
+def _better_box(track: Tracked, crop: Crop, centre: float) -> BBox | None:
+    """A box a little beside that explains one image; a far one is for recover-bbox."""
+    if track.is_whole or crop.output.width != crop.output.height:
+        return None
+    try:
+        source, images, _ = _sequences(track)
+        frame, image = next(source.stream([0])), images.read(0)
+    except (CheckSkipped, UncropError, StopIteration):
+        return None
+    best, best_centre = None, centre
+    bbox = crop.bbox
+    for dx in range(-_N_TRIED, _N_TRIED + 1):
+        for dy in range(-_N_TRIED, _N_TRIED + 1):
+            moved = BBox(bbox.x_min + dx, bbox.x_max + dx, bbox.y_min + dy, bbox.y_max + dy)
+            try:
+                tried = Crop.from_bbox(moved, crop.source, crop.output)
+            except UncropError:
+                continue
+            off = _centre_difference(render_crop(frame, tried), image)
+            if off < best_centre:
+                best, best_centre = moved, off
+    return best if best_centre < 0.5 * centre and best_centre <= SAME_GREY_LEVELS else None
+
+
+def _centre_difference(a: object, b: object) -> float:
+    import numpy as np
+
+    x, y = np.asarray(a), np.asarray(b)
+    if x.shape != y.shape:
+        return float("inf")
+    h, w = x.shape[0] // 4, x.shape[1] // 4
+    return float(np.mean(np.abs(x[h:-h, w:-w].astype(np.int16) - y[h:-h, w:-w])))
+
+
+@check("crop-altered")
+def crop_altered(track: Tracked) -> Outcome:
+    """The tracker's images equal the source outside the middle, too."""
+    crop, found, limit = _compared(track)
+    if found.centre > limit:
+        raise CheckSkipped("the crops differ in the middle already; see crop-pixels")
+    if found.worst <= SAME_GREY_LEVELS:
+        return Outcome((), found.n_frames)
+    one = finding(
+        "warning", track.files.images[0].parent, "the tracker's images equal the source in the "
+        "middle and differ outside it, as with a replaced background.", found.worst,
+        SAME_GREY_LEVELS, "grey levels", "If you replaced it yourself, all is well.",
+    )  # fmt: skip
+    return Outcome((one,), found.n_frames)
