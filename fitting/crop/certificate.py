@@ -29,10 +29,14 @@ _JPEG_MAGIC = b"\xff\xd8"
 
 @dataclass(frozen=True, slots=True)
 class FramePair:
-    """Two images that belong together, by name."""
+    """Two images that belong together, by name.
+
+    ``offset`` says by how many frames the source lies after the one expected by name or order.
+    """
 
     crop: str
     source: str
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,9 @@ class CropCertificate:
     agreement
         Share of textured blocks that agree with the re-render.
     pairs
-        The frames compared.
+        The frames compared, in the order of the crops.
+    n_crops
+        Number of crops there are.
 
     """
 
@@ -87,6 +93,7 @@ class CropCertificate:
     certainty: float = float("nan")
     agreement: float = float("nan")
     pairs: tuple[FramePair, ...] = ()
+    n_crops: int = 0
 
     @property
     def is_recovered(self) -> bool:
@@ -115,6 +122,28 @@ class CropCertificate:
         return f"bbox {self.bbox}, verdict {self.verdict}, {self.evidence}"
 
     @property
+    def frame_offset(self) -> int | None:
+        """By how many frames all crops lie beside the expected source frames; None if it varies."""
+        offsets = {pair.offset for pair in self.pairs}
+        return offsets.pop() if len(offsets) == 1 else None
+
+    @property
+    def numbering(self) -> str:
+        """Which frames are not those that names or order say; empty if all are."""
+        odd = next((pair for pair in self.pairs if pair.offset), None)
+        if odd is None:
+            return ""
+        offset = self.frame_offset
+        if offset is None:
+            shown = ", ".join(f"{p.crop} shows {p.source} ({p.offset:+d})" for p in self.pairs[:4])
+            return f"the crops are not cut from the frames expected, and not evenly: {shown}"
+        frames = f"{abs(offset)} frame{'s' * (abs(offset) != 1)}"
+        return (
+            f"the crops show the source {frames} {'after' if offset > 0 else 'before'} those "
+            f"expected ({odd.crop} shows {odd.source})"
+        )
+
+    @property
     def evidence(self) -> str:
         """The numbers behind the verdict, in a few words."""
         frames = f"{self.frames_checked} frame{'s' * (self.frames_checked != 1)}"
@@ -131,7 +160,7 @@ class CropCertificate:
             others = ", ".join(str(b) for b in self.candidates[1:4])
             text += f"; same images and cameras: {others}"
             text += f" and {len(self.candidates) - 4} more" if len(self.candidates) > 4 else ""
-        return text
+        return f"{text}; {self.numbering}" if self.numbering else text
 
 
 # --- comparing --------------------------------------------------------------------------------

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePath
 from typing import TypeVar
 
 import numpy as np
 
+from converter.errors import UncropError
 from converter.media.files import read_bytes
 from converter.media.images import ImageFiles, decode_image
-from converter.media.parallel import ordered_map
+from converter.media.parallel import n_cores, ordered_map
 from converter.track import Frames, Image
 from fitting.crop.certificate import CropImage
 from fitting.crop.mapping import Grey
@@ -21,7 +23,7 @@ from fitting.crop.search import Searcher
 
 T = TypeVar("T")
 
-_KEPT = 10
+_KEPT = 16
 _BACK = 2
 
 
@@ -35,14 +37,17 @@ def spread(n: int, count: int) -> list[int]:
 
 
 def guess_sources(crops: Frames, sources: Frames) -> list[int]:
-    """Guess each crop's source frame: the same name, else ffmpeg's numbers, else the order."""
+    """Guess each crop's source frame: the same name, else ffmpeg's numbers, else the order.
+
+    Numbers may lie outside the sequence: then its source frame is missing.
+    """
     names = [PurePath(crops.name(i)).stem for i in range(len(crops))]
     if isinstance(sources, ImageFiles):
         places = {path.stem: i for i, path in enumerate(sources.paths)}
         if sum(n in places for n in names) > len(names) // 2:
             return _filled([places.get(n, -1) for n in names])
     elif all(re.fullmatch(r"\d{1,12}", n, re.ASCII) for n in names):
-        return [min(max(int(n) - 1, 0), len(sources) - 1) for n in names]
+        return [int(n) - 1 for n in names]
     if len(crops) <= len(sources):
         return list(range(len(crops)))
     scale = (len(sources) - 1) / max(len(crops) - 1, 1)
@@ -62,8 +67,8 @@ class Crops:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
-        self._images: dict[int, CropImage] = {}
-        self._greys: dict[int, Grey] = {}
+        self._images: OrderedDict[int, CropImage] = OrderedDict()
+        self._greys: OrderedDict[int, Grey] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -75,8 +80,16 @@ class Crops:
     def image(self, index: int) -> CropImage:
         """Pixels, and the bytes of a jpg."""
         if index not in self._images:
-            self._images[index] = self._read(index)
+            _keep(self._images, index, self._read(index))
         return self._images[index]
+
+    def is_readable(self, index: int) -> bool:
+        """Whether a crop can be decoded."""
+        try:
+            self.image(index)
+        except UncropError:
+            return False
+        return True
 
     def _read(self, index: int) -> CropImage:
         frames = self.frames
@@ -92,18 +105,56 @@ class Crops:
     def grey(self, index: int) -> Grey:
         """Luma of a crop."""
         if index not in self._greys:
-            self._greys[index] = to_grey(self.image(index).pixels)
+            _keep(self._greys, index, to_grey(self.image(index).pixels))
         return self._greys[index]
+
+    def small(self, indices: Sequence[int], side: int) -> dict[int, Grey]:
+        """Luma of several crops, ``side`` px wide and high, without those that cannot be read."""
+        import cv2
+
+        def shrunk(index: int) -> Grey | None:
+            try:
+                grey = to_grey(self.frames.read(index))
+            except UncropError:
+                return None
+            small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
+            return np.asarray(small, np.uint8)
+
+        images = zip(indices, ordered_map(shrunk, indices), strict=True)
+        return {index: image for index, image in images if image is not None}
+
+    def times(self) -> list[float]:
+        """When the files were last written, s; empty for what are no files."""
+        if not isinstance(self.frames, ImageFiles):
+            return []
+        try:
+            return [path.stat().st_mtime for path in self.frames.paths]
+        except OSError:
+            return []
 
 
 class Sources:
-    """Source frames; of a video, those just before are kept, since it is read forwards only."""
+    """Source frames, those used last kept; files are read ahead while others are worked on.
+
+    A video is read forwards only: a few frames are read in one pass and kept; many are taken from
+    one pass as they are asked for, in ascending order.
+    """
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
         self._images: OrderedDict[int, Image] = OrderedDict()
         self._greys: OrderedDict[int, Grey] = OrderedDict()
         self._searchers: OrderedDict[int, Searcher] = OrderedDict()
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: dict[int, Future[Image]] = {}
+        self._passing: Iterator[tuple[int, Image]] = iter(())
+
+    def __enter__(self) -> Sources:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -113,20 +164,39 @@ class Sources:
         return self.frames.name(index)
 
     def prefetch(self, indices: Sequence[int]) -> None:
-        """Read several frames at once."""
-        wanted = sorted(set(indices) - self._images.keys())
+        """Say which frames will be wanted, the first of them soonest."""
         if isinstance(self.frames, ImageFiles):
-            for index, image in zip(wanted, ordered_map(self.frames.read, wanted), strict=True):
-                _keep(self._images, index, image)
+            self._pool = self._pool or ThreadPoolExecutor(n_cores(), thread_name_prefix="uncrop")
+            for index in dict.fromkeys(indices[:_KEPT]):
+                if index not in self._images and index not in self._coming:
+                    self._coming[index] = self._pool.submit(self.frames.read, index)
             return
-        around = sorted({j for i in wanted for j in range(max(i - _BACK, 0), i + 1)})
+        around = sorted({j for i in indices for j in range(max(i - _BACK, 0), i + 1)})
+        if len(around) > _KEPT:
+            self._passing = zip(around, self.frames.stream(around), strict=True)
+            return
         for index, image in zip(around, self.frames.stream(around), strict=True):
             _keep(self._images, index, image)
 
     def image(self, index: int) -> Image:
         """Pixels of a source frame."""
         if index not in self._images:
-            self.prefetch([index])
+            _keep(self._images, index, self._read(index))
+        return self._images[index]
+
+    def _read(self, index: int) -> Image:
+        if isinstance(self.frames, ImageFiles):
+            coming = self._coming.pop(index, None)
+            return self.frames.read(index) if coming is None else coming.result()
+        for passed, image in self._passing:
+            if passed == index:
+                return image
+            _keep(self._images, passed, image)
+            if passed > index:
+                break
+        around = range(max(index - _BACK, 0), index + 1)
+        for passed, image in zip(around, self.frames.stream(around), strict=True):
+            _keep(self._images, passed, image)
         return self._images[index]
 
     def grey(self, index: int) -> Grey:

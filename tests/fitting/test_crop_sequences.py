@@ -1,0 +1,143 @@
+"""Many crops and many frames: numbers that are off, frames that are missing, a second box."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from converter.geometry.crop import BBox
+from converter.media.images import ImageFiles, list_images
+from fitting.crop import CropCertificate, recover_crop
+from fitting.crop.boxes import suspicious
+from fitting.crop.sequences import Crops
+from fixtures.synthetic.crop_cases import SMALL, Box, CropCase, cut, scene, write_case
+
+CASE = CropCase("many", (300, 780, 30, 510), source_size=SMALL, size=256, n_frames=6, seed=3)
+LONG = replace(CASE, n_frames=40)
+
+
+def recovered(folder: Path, hints: Sequence[int] = ()) -> CropCertificate:
+    crops, sources = list_images(folder / "crops"), list_images(folder / "source")
+    return recover_crop(ImageFiles.of(crops), ImageFiles.of(sources), hints=hints)
+
+
+def renumbered(folder: Path, without: int) -> None:
+    """Take one source frame away and number the others without a gap, as a cut video would."""
+    paths = list_images(folder)
+    paths.pop(without).unlink()
+    for number, path in enumerate(paths, 1):
+        path.rename(folder / f"{number:05d}.png")
+
+
+def test_frames_as_named_are_not_worth_a_word(tmp_path: Path) -> None:
+    write_case(tmp_path, CASE)
+    certificate = recovered(tmp_path)
+    assert certificate.frame_offset == 0
+    assert certificate.numbering == ""
+    assert [p.offset for p in certificate.pairs] == [0, 0, 0]
+    assert "expected" not in str(certificate)
+
+
+@pytest.mark.parametrize(("without", "offset"), [(0, -1), (5, 0)])
+def test_a_source_one_frame_short_is_exact_and_the_offset_is_said(
+    tmp_path: Path, without: int, offset: int
+) -> None:
+    write_case(tmp_path, CASE)
+    renumbered(tmp_path / "source", without)
+    certificate = recovered(tmp_path)
+    assert certificate.bbox == BBox(*CASE.bbox)
+    assert certificate.verdict == "exact"
+    assert certificate.frame_offset == offset
+    if offset:
+        assert (
+            "the crops show the source 1 frame before those expected (00002.png shows 00001.png)"
+            in str(certificate)
+        )
+
+
+def test_a_frame_missing_in_the_middle_is_said(tmp_path: Path) -> None:
+    write_case(tmp_path, CASE)
+    renumbered(tmp_path / "source", 3)
+    certificate = recovered(tmp_path)
+    assert certificate.bbox == BBox(*CASE.bbox)
+    assert certificate.verdict == "exact"
+    assert certificate.frame_offset is None
+    assert "not evenly: 00001.png shows 00001.png (+0), 00003.png" in certificate.numbering
+    assert "00005.png shows 00004.png (-1)" in certificate.numbering
+
+
+def test_names_one_too_high_are_said(tmp_path: Path) -> None:
+    write_case(tmp_path, replace(CASE, names_off=1))
+    certificate = recovered(tmp_path)
+    assert certificate.verdict == "exact"
+    assert certificate.frame_offset == -1
+
+
+def with_second_box(folder: Path, case: CropCase, box: Box, frames: range) -> None:
+    """Crops of ``frames`` (from 0) cut by another box."""
+    write_case(folder, case)
+    for index in frames:
+        crop = cut(scene(case, index), box, case.size)
+        assert cv2.imwrite(str(folder / "crops" / f"{index + 1:05d}.png"), crop)
+
+
+def written_in_turn(folder: Path, later: range = range(0)) -> None:
+    for index, path in enumerate(list_images(folder)):
+        seconds = 1e9 + 0.1 * index + 3600 * (index in later)
+        os.utime(path, (seconds, seconds))
+
+
+def test_a_second_box_between_the_frames_compared_is_named(tmp_path: Path) -> None:
+    second = (310, 794, 26, 510)
+    with_second_box(tmp_path, LONG, second, range(25, 31))
+    certificate = recovered(tmp_path)
+    assert certificate.cause == "two-boxes"
+    assert (
+        "[300, 780, 30, 510] cut 00001.png to 00025.png and 00032.png to 00040.png, "
+        "[310, 794, 26, 510] cut 00026.png to 00031.png" in certificate.reason
+    )
+
+
+def test_files_written_later_are_looked_at(tmp_path: Path) -> None:
+    """A second box one pixel away, that no eye sees and no jump in the picture shows."""
+    second = (301, 781, 30, 510)
+    with_second_box(tmp_path, LONG, second, range(28, 29))
+    written_in_turn(tmp_path / "crops")
+    assert recovered(tmp_path).is_recovered  # not among the frames compared
+    written_in_turn(tmp_path / "crops", later=range(28, 29))
+    certificate = recovered(tmp_path)
+    assert certificate.cause == "two-boxes"
+    assert "[301, 781, 30, 510] cut 00029.png (" in certificate.reason
+
+
+def test_hints_are_looked_at(tmp_path: Path) -> None:
+    with_second_box(tmp_path, LONG, (301, 781, 30, 510), range(30, 31))
+    certificate = recovered(tmp_path, hints=[30, 999, -1])
+    assert certificate.cause == "two-boxes"
+    assert "[301, 781, 30, 510] cut 00031.png (" in certificate.reason
+
+
+def test_an_ordinary_track_raises_no_suspicion(tmp_path: Path) -> None:
+    write_case(tmp_path, LONG)
+    crops = ImageFiles.of(list_images(tmp_path / "crops"))
+    assert suspicious(Crops(crops)) == []
+    path = tmp_path / "crops" / "00026.png"
+    path.write_bytes(path.read_bytes()[:500])  # damaged, and not among those compared
+    written_in_turn(tmp_path / "crops")
+    assert suspicious(Crops(crops)) == []
+    assert recovered(tmp_path).bbox == BBox(*CASE.bbox)
+
+
+def test_times_in_no_order_say_nothing(tmp_path: Path) -> None:
+    write_case(tmp_path, LONG)
+    for path, seconds in zip(
+        list_images(tmp_path / "crops"), np.random.default_rng(0).permutation(40), strict=True
+    ):
+        os.utime(path, (1e9 + 100 * seconds, 1e9 + 100 * seconds))
+    assert suspicious(Crops(ImageFiles.of(list_images(tmp_path / "crops")))) == []
