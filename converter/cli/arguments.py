@@ -29,7 +29,11 @@ class TrackArguments:
     """Leave out frames whose .frame cannot be read, instead of stopping."""
 
     def read_options(
-        self, *, hash_inputs: bool = True, progress: Progress = no_progress
+        self,
+        *,
+        hash_inputs: bool = True,
+        hold_K: bool = True,
+        progress: Progress = no_progress,
     ) -> ReadOptions:
         """Return them as a source takes them."""
         return ReadOptions(
@@ -39,6 +43,7 @@ class TrackArguments:
             begin_frames=self.begin_frames,
             fps=self.fps,
             skip_damaged=self.skip_damaged,
+            hold_K=hold_K,
             hash_inputs=hash_inputs,
             progress=progress,
         )

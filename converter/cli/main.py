@@ -15,6 +15,7 @@ from converter.errors import UncropError, printable
 VERBS = {
     "convert": "write a track as a bundle or as a trainer's dataset",
     "recover-bbox": "find a lost bbox.pt again, exactly, from crops and source frames",
+    "fit": "fit the cameras again: repaired K, one focal length, no jitter; with a report",
     "validate": "say which cameras are wrong, why, and how to mend them, over one track or many",
     "inspect": "say what a track, a .frame, a bbox.pt, a bundle or a written dataset holds",
 }
@@ -50,15 +51,21 @@ def _overview() -> str:
     )
 
 
+def _wants_json(verb: str, arguments: list[str]) -> bool:
+    """Whether standard output is for a program; validate's --json names a file, or -."""
+    return "--json" in arguments and (verb != "validate" or "-" in arguments)
+
+
 def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a verb; bad input becomes one line and exit code 3, an interrupt leaves quietly."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of bad images, we say
     module = importlib.import_module(f"converter.cli.{verb.replace('-', '_')}")
     try:
         code = int(module.run(arguments))
         sys.stdout.flush()
         return code
     except UncropError as error:
-        if "--json" in arguments:
+        if _wants_json(verb, arguments):
             fields = {
                 name: getattr(error, name) for name in ("where", "expected", "found", "remedy")
             }
@@ -74,6 +81,13 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     except BrokenPipeError:
         # The reader (head, less) went away; keep the interpreter from complaining on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except OSError as error:
+        # Of a file that is asked for before anything opens it: closed folders, links in circles.
+        if error.filename is None:
+            raise
+        where, why = printable(error.filename), error.strerror
+        print(f"uncrop: {where}: {why}. Check its permissions, links and disk.", file=sys.stderr)
         return EXIT_ERROR
 
 

@@ -123,7 +123,7 @@ def refit_central(
         robust="squares",
         fov="shared" if focal == "shared" else "fixed",
         focal_prior=None,
-        fov_limits_deg=_around(wanted),
+        fov_limits_deg=fov_around(wanted),
     )
     medians, largest = np.zeros(len(track)), np.zeros(len(track))
     for i in frames:
@@ -143,7 +143,7 @@ def refit_central(
     return central
 
 
-def _around(intrinsics: Intrinsics) -> tuple[float, float]:
+def fov_around(intrinsics: Intrinsics) -> tuple[float, float]:
     """Bounds of a chosen focal length: a factor of 1.5 either way, as fov of the shorter side."""
     half = min(intrinsics.size.width, intrinsics.size.height) / 2
     f = float(np.mean(intrinsics.fx))

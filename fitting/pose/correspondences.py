@@ -12,7 +12,7 @@ from converter.errors import ConventionError, MissingInputError
 from converter.geometry import Pose
 from converter.geometry.pixels import Floats
 from converter.track import Meshes, Track
-from fitting.pose.embedding import Embedding, find_embedding, turned_deg
+from fitting.pose.embedding import Embedding, FoundEmbedding, find_embedding, turned_deg
 from fitting.pose.problem import IBUG_68, Group, Ints
 
 Using: TypeAlias = Literal["kpt", "dense", "mesh"]
@@ -56,7 +56,7 @@ class Correspondences:
 
 
 def correspondences(
-    track: Track, using: Using, embedding: Embedding | None = None
+    track: Track, using: Using, embedding: Embedding | FoundEmbedding | None = None
 ) -> Correspondences:
     """Pair head points with what was seen of them.
 
@@ -84,8 +84,13 @@ def correspondences(
     seen = track.landmarks if using == "kpt" else track.dense_landmarks
     if seen is None or track.meshes is None:
         what = "meshes" if track.meshes is None else _LANDMARKS[using]
-        remedy = "uncrop landmarks TRACK detects them." if what == _LANDMARKS["kpt"] else ""
-        raise MissingInputError(track.name, f"{what} to fit cameras to", "none", remedy)
+        remedies = {
+            "meshes": "With --flame FILE they are made from the track's coefficients.",
+            "landmarks": "uncrop landmarks TRACK detects them; --using mesh does without.",
+        }
+        raise MissingInputError(
+            track.name, f"{what} to fit cameras to", "none", remedies.get(what, "")
+        )
     n_vertices = len(track.meshes.mean)
     if embedding is None and using == "dense":
         if n_vertices not in (N_DENSE, N_DENSE - 10):  # without irises
@@ -96,22 +101,21 @@ def correspondences(
             )
         what = f"{n_vertices} dense landmarks, each on its vertex"
         return Correspondences(what, _vertices(track.meshes), seen[:, :n_vertices], None)
-    if embedding is None:
-        found = find_embedding(track)
-        embedding = found.embedding
-        origin = f"found on the meshes ({found.residual_px:.2f} px median in held-out frames)"
-    else:
-        origin = "by the given embedding"
-    embedding.require_mesh(track.name, n_vertices)
-    if embedding.columns.max(initial=0) >= seen.shape[1]:
+    located = find_embedding(track) if embedding is None else embedding
+    origin = "by the given embedding"
+    if isinstance(located, FoundEmbedding):
+        origin = f"found on the meshes ({located.residual_px:.2f} px median in held-out frames)"
+        located = located.embedding
+    located.require_mesh(track.name, n_vertices)
+    if located.columns.max(initial=0) >= seen.shape[1]:
         raise ConventionError(
             f"{track.name}: embedding", f"landmarks below {seen.shape[1]}",
-            f"{embedding.columns.max()}", "Does it belong to the other detector?",
+            f"{located.columns.max()}", "Does it belong to the other detector?",
         )  # fmt: skip
-    what = f"{embedding.n_landmarks} {_LANDMARKS[using]} {origin}"
-    groups = _named(IBUG_68, embedding.columns) if using == "kpt" else None
-    points = _embedded(track.meshes, track.w2c, embedding)
-    return Correspondences(what, points, seen[:, embedding.columns], groups)
+    what = f"{located.n_landmarks} {_LANDMARKS[using]} {origin}"
+    groups = _named(IBUG_68, located.columns) if using == "kpt" else None
+    points = _embedded(track.meshes, track.w2c, located)
+    return Correspondences(what, points, seen[:, located.columns], groups)
 
 
 _LANDMARKS = {"kpt": "landmarks", "dense": "dense landmarks"}

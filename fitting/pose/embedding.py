@@ -17,7 +17,7 @@ from converter.geometry.pixels import Floats
 from converter.track import Track
 from fitting.pose.problem import Ints
 
-_N_FRAMES = 120
+N_FRAMES = 120
 _CAP = 20 / 512
 """Share of the image's shorter side; farther landmarks are all as wrong."""
 _AS_GOOD = 1.5
@@ -136,20 +136,31 @@ class FoundEmbedding:
     residual_px
         Median distance of projected points and landmarks, in frames that had no say in where the
         points are.
+    far_px
+        Distance that four in five of them stay below; infinite if they are behind the camera.
 
     """
 
     embedding: Embedding
     residual_px: float
+    far_px: float
 
 
-def find_embedding(track: Track) -> FoundEmbedding:
+def four_in_five(distances: Floats) -> float:
+    """Distance that four in five stay below; NaN, a point behind the camera, is infinitely far."""
+    far = np.where(np.isfinite(distances), distances, np.inf)
+    return float(np.percentile(far, 80, method="lower"))
+
+
+def find_embedding(track: Track, n_frames: int = N_FRAMES) -> FoundEmbedding:
     """Find the surface points that the track's landmarks follow, under the track's own cameras.
 
     Parameters
     ----------
     track
         With meshes and landmarks; K of the crop (`Track.in_crop`).
+    n_frames
+        At most so many frames are looked at, spread over the track.
 
     Raises
     ------
@@ -157,13 +168,14 @@ def find_embedding(track: Track) -> FoundEmbedding:
         If there are no meshes, or fewer than two frames with landmarks.
 
     """
-    views = _views(track)
+    views = _views(track, n_frames)
     half = len(views.projected) // 2
     held = slice(half, None)
     trial = _fitted(views.take(slice(0, half)))
     there = np.einsum("npcx,pc->npx", views.projected[held][:, trial.corners], trial.weights)
     distance = np.linalg.norm(there - views.landmarks[held], axis=-1)
-    return FoundEmbedding(_fitted(views), float(np.median(distance)))
+    median = float(np.median(np.where(np.isfinite(distance), distance, np.inf)))
+    return FoundEmbedding(_fitted(views), median, four_in_five(distance))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,12 +194,16 @@ class _Views:
         )
 
 
-def _views(track: Track) -> _Views:
-    if track.meshes is None or track.landmarks is None:
+def _views(track: Track, n_frames: int) -> _Views:
+    if track.landmarks is None:
         raise MissingInputError(
-            track.name, "meshes and landmarks, to find out where on the head the landmarks are",
-            "no meshes" if track.meshes is None else "no landmarks",
-            "Give --landmark-embedding and --flame, or fit with --using mesh or dense.",
+            track.name, "landmarks to fit cameras to", "none",
+            "uncrop landmarks TRACK detects them; --using mesh does without.",
+        )  # fmt: skip
+    if track.meshes is None:
+        raise MissingInputError(
+            track.name, "meshes, the head that the landmarks are on", "none",
+            "With --flame FILE they are made from the track's coefficients.",
         )  # fmt: skip
     usable = np.flatnonzero(np.isfinite(track.landmarks).all(axis=(1, 2)))
     if len(usable) < 2:
@@ -195,7 +211,7 @@ def _views(track: Track) -> _Views:
             track.name, "landmarks in two frames or more", f"in {len(usable)}",
             "uncrop landmarks TRACK detects them.",
         )  # fmt: skip
-    spread = np.unique(np.linspace(0, len(usable) - 1, _N_FRAMES).round().astype(int))
+    spread = np.unique(np.linspace(0, len(usable) - 1, n_frames).round().astype(int))
     # First every second one, then the others: either half is spread over the track.
     picks = usable[np.concatenate([spread[0::2], spread[1::2]])]
     projected, depth = [], np.zeros(len(track.meshes.mean))

@@ -17,13 +17,25 @@ from converter.geometry import Intrinsics
 from converter.geometry.pixels import Floats
 from converter.track import Track
 from fitting.pose.correspondences import Using, correspondences
-from fitting.pose.embedding import Embedding
+from fitting.pose.embedding import (
+    N_FRAMES,
+    Embedding,
+    FoundEmbedding,
+    find_embedding,
+    four_in_five,
+)
 
 _CLEARLY = 0.5
 """A reading replaces another if it leaves at most this share of the distance."""
 
 _ON_THE_HEAD = 8 / 512
 """Share of the image's side: landmarks farther off are not on the head at all."""
+
+_AS_NOISE = 3 / 512
+"""As far as detectors go; what is this near needs no other explanation (geometry spec)."""
+
+_N_TRIED = 40
+_FEWEST_FOR_K = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,20 +48,43 @@ class Reading:
         As a phrase; empty for K as it is stated.
     track
         With K of the crop.
-    residual_px
+    far_px
         Distance of landmarks and head points under it that four in five stay below, crop px.
+    embedding
+        Where the landmarks were taken to be; None: each on a vertex of its own.
 
     """
 
     what: str
     track: Track
-    residual_px: float
+    far_px: float = np.inf
+    embedding: Embedding | FoundEmbedding | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settled:
+    """A track in its crop with the K that its landmarks confirm.
+
+    Attributes
+    ----------
+    track
+        K of the crop.
+    embedding
+        Where its landmarks are, if that is known or was found out.
+    findings
+        What was repaired.
+
+    """
+
+    track: Track
+    embedding: Embedding | FoundEmbedding | None
+    findings: tuple[Finding, ...]
 
 
 def settle_intrinsics(
     track: Track, using: Using = "kpt", embedding: Embedding | None = None
-) -> tuple[Track, tuple[Finding, ...]]:
-    """Return the track in its crop, with the K that its landmarks confirm.
+) -> Settled:
+    """Find out which K the landmarks confirm.
 
     Parameters
     ----------
@@ -64,26 +99,26 @@ def settle_intrinsics(
         If no reading puts the landmarks on the head, or two do about as well.
 
     """
-    stated = _stated(track)
-    readings = _scored([stated, *_rewrites(track)], using, embedding)
-    known = embedding is not None or using == "dense"
-    if known:
-        readings += _estimated(stated, using, embedding)
-    best = min(readings, key=lambda r: r.residual_px)
-    own = readings[0]
-    limit = _ON_THE_HEAD * min(own.track.intrinsics.size.width, own.track.intrinsics.size.height)
-    if own.residual_px <= limit and own.residual_px * _CLEARLY <= best.residual_px:
-        return own.track, ()
-    exact = [r for r in readings if r.what and r.what != _ESTIMATED]
-    named = min(exact, key=lambda r: r.residual_px, default=best)
-    if named.residual_px * _CLEARLY <= best.residual_px:
+    size = _stated(track).track.intrinsics.size
+    side = min(size.width, size.height)
+    own = _scored(_stated(track), using, embedding, N_FRAMES)
+    if own.far_px <= _AS_NOISE * side:
+        return Settled(own.track, own.embedding, ())
+    rewrites = [_scored(r, using, embedding, _N_TRIED) for r in _rewrites(track)]
+    guess = _estimated(own, using, embedding) if embedding is not None or using == "dense" else None
+    best = min([own, *rewrites, *([guess] if guess else [])], key=lambda r: r.far_px)
+    if own.far_px <= _ON_THE_HEAD * side and own.far_px * _CLEARLY <= best.far_px:
+        return Settled(own.track, own.embedding, ())
+    named = min(rewrites, key=lambda r: r.far_px, default=best)
+    if named.far_px * _CLEARLY <= best.far_px:
         best = named  # what has a name is exact; an estimate is not
-    others = [r.residual_px for r in readings if r is not best and r.what != _ESTIMATED]
-    if best.residual_px > limit or best.residual_px > _CLEARLY * min(others, default=np.inf):
+    others = [r.far_px for r in (own, *rewrites) if r is not best]
+    if best.far_px > _ON_THE_HEAD * side or best.far_px > _CLEARLY * min(others):
         raise ConventionError(
             f"{track.name}: K",
-            f"four landmarks in five within {limit:.1f} px of the head for one reading of K",
-            "; ".join(f"{r.residual_px:.1f} px {r.what or 'as stated'}" for r in readings),
+            f"four landmarks in five within {_ON_THE_HEAD * side:.1f} px of the head for one "
+            "reading of K",
+            "; ".join(f"{r.far_px:.1f} px {r.what or 'as stated'}" for r in (own, *rewrites)),
             "Do meshes, poses and landmarks belong to one run? "
             "With --landmark-embedding K can be estimated.",
         )
@@ -92,15 +127,15 @@ def settle_intrinsics(
         "K-rewritten",
         "warning",
         f"{track.name}: K",
-        f"leaves the landmarks {own.residual_px:.1f} px off the head; {best.what}, "
-        f"{best.residual_px:.2f} px: focal {np.mean(k.fx):.2f} px, principal point "
+        f"leaves the landmarks {own.far_px:.1f} px off the head; {best.what}, "
+        f"{best.far_px:.2f} px: focal {np.mean(k.fx):.2f} px, principal point "
         f"({np.mean(k.cx):.2f}, {np.mean(k.cy):.2f}) of the {k.size} crop.",
-        measured=own.residual_px,
-        limit=limit,
+        measured=own.far_px,
+        limit=_ON_THE_HEAD * side,
         unit="px",
         fix="It is read that way.",
     )
-    return best.track, (finding,)
+    return Settled(best.track, embedding, (finding,))
 
 
 _ESTIMATED = "estimated from poses and landmarks"
@@ -108,7 +143,7 @@ _ESTIMATED = "estimated from poses and landmarks"
 
 def _stated(track: Track) -> Reading:
     in_crop = track.in_crop() if track.crop is not None else track
-    return Reading("", in_crop, np.inf)
+    return Reading("", in_crop)
 
 
 def _rewrites(track: Track) -> list[Reading]:
@@ -136,30 +171,27 @@ def _rewrites(track: Track) -> list[Reading]:
             if s != 1
         ),
     ]
-    return [Reading(what, replace(track, intrinsics=K), np.inf) for what, K in found]
+    return [Reading(what, replace(track, intrinsics=K)) for what, K in found]
 
 
-def _scored(readings: list[Reading], using: Using, embedding: Embedding | None) -> list[Reading]:
-    return [replace(r, residual_px=_residual(r.track, using, embedding)) for r in readings]
-
-
-def _residual(track: Track, using: Using, embedding: Embedding | None) -> float:
-    """Distance of head points and landmarks that four in five stay below, px."""
-    pairs = correspondences(track, using, embedding)
-    distances = pairs.distances(track)
+def _scored(reading: Reading, using: Using, embedding: Embedding | None, n_frames: int) -> Reading:
+    """Hold landmarks against the head; where its points have to be found, in held-out frames."""
+    if using == "kpt" and embedding is None:
+        found = find_embedding(reading.track, n_frames)
+        return replace(reading, far_px=found.far_px, embedding=found)
+    pairs = correspondences(reading.track, using, embedding)
     seen = np.isfinite(pairs.landmarks).all(axis=-1)
-    # NaN is a point behind the camera: infinitely far.
-    far = np.where(np.isfinite(distances), distances, np.inf)[seen]
-    return float(np.percentile(far, 80, method="lower"))
+    far_px = four_in_five(pairs.distances(reading.track)[seen])
+    return replace(reading, far_px=far_px, embedding=embedding)
 
 
-def _estimated(stated: Reading, using: Using, embedding: Embedding | None) -> list[Reading]:
-    """K by linear least squares on known points and poses: ``u = fx X/Z + cx``, one f."""
+def _estimated(stated: Reading, using: Using, embedding: Embedding | None) -> Reading | None:
+    """K by linear least squares on known points and poses: ``u = f X/Z + cx``, one f."""
     pairs = correspondences(stated.track, using, embedding)
     points = stated.track.w2c(pairs.points)
     good = np.isfinite(pairs.landmarks).all(axis=-1) & (points[..., 2] > 0)
-    if good.sum() < 20:
-        return []
+    if good.sum() < _FEWEST_FOR_K:
+        return None
     rays = points[good][:, :2] / points[good][:, 2:]
     seen = pairs.landmarks[good]
     weights = np.ones(len(rays))
@@ -169,11 +201,11 @@ def _estimated(stated: Reading, using: Using, embedding: Embedding | None) -> li
         weights = 1 / np.maximum(apart, 0.1)
         focal, centre = _line(rays, seen, weights)
     if not focal > 0:
-        return []
+        return None
     size = stated.track.intrinsics.size
     K = Intrinsics(focal, focal, float(centre[0]), float(centre[1]), size)
     track = replace(stated.track, intrinsics=K)
-    return _scored([Reading(_ESTIMATED, track, np.inf)], using, embedding)
+    return _scored(Reading(_ESTIMATED, track), using, embedding, N_FRAMES)
 
 
 def _line(rays: Floats, seen: Floats, weights: Floats) -> tuple[float, Floats]:

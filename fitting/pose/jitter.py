@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from converter.geometry.pixels import Floats
@@ -19,8 +21,25 @@ _CHI_3_MEDIAN = 2.366 / 3
 """Median of the mean of three squared standard normals."""
 
 
-def pose_noise_px(track: Track, pairs: Correspondences) -> float | None:
-    """Noise of one landmark coordinate, px, that would make poses jitter as the track's do.
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """What poses jitter by, apart from motion: standard deviations.
+
+    Attributes
+    ----------
+    noise_px
+        Noise of one landmark coordinate that would cause it, px.
+    rotation_deg
+        Angle of the head's turn, degrees.
+
+    """
+
+    noise_px: float
+    rotation_deg: float
+
+
+def measure_jitter(track: Track, pairs: Correspondences) -> Jitter | None:
+    """Measure what the poses of a track jitter by.
 
     Fourth differences of rotation and position leave next to nothing of a head's motion (at 1 Hz
     and 25 frames per second, 1/250 of it), and multiply white noise by 8.4. Their median over the
@@ -43,7 +62,8 @@ def pose_noise_px(track: Track, pairs: Correspondences) -> float | None:
     known = ratio[np.isfinite(ratio).all(axis=1)]
     if not len(known):
         return None
-    return float(np.sqrt(np.median(known) / _CHI_3_MEDIAN))
+    noise_px = float(np.sqrt(np.median(known) / _CHI_3_MEDIAN))
+    return Jitter(noise_px, noise_px * float(np.nanmedian(per_px.rotation_deg)))
 
 
 def _blocks(values: Floats) -> Floats:

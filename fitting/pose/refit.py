@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -12,16 +13,18 @@ from converter.findings import Finding
 from converter.geometry import Intrinsics, Pose, rotation_vector_from_matrix
 from converter.geometry.pixels import Floats
 from converter.track import Track
-from fitting.pose.central import central_intrinsics
+from fitting.pose.central import central_intrinsics, fov_around
 from fitting.pose.correspondences import Correspondences, Using, correspondences
 from fitting.pose.embedding import Embedding
 from fitting.pose.fit import RigidFit, Solver, fit_rigid
-from fitting.pose.intrinsics import settle_intrinsics
-from fitting.pose.jitter import pose_noise_px
+from fitting.pose.intrinsics import Settled, settle_intrinsics
+from fitting.pose.jitter import measure_jitter
 from fitting.pose.problem import Bools, Ears, HeadSmoothing
 
 KChoice: TypeAlias = Literal["keep", "shared", "central"]
 Smooth: TypeAlias = Literal["auto"] | float | None
+
+_MORE_JITTER = 1.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +49,9 @@ class TrackFit:
         (N,) how far the head's orientation and centre moved as the camera sees them.
     fitted
         (N,) frames that have landmarks; the others follow the track's own pose.
+    jitter_deg
+        What the heads' turns jitter by before and after, degrees (standard deviation); None where
+        no five frames follow each other.
     findings
         What was repaired or doubted on the way.
 
@@ -61,6 +67,7 @@ class TrackFit:
     turned_deg: Floats
     moved_m: Floats
     fitted: Bools
+    jitter_deg: tuple[float, float] | None
     findings: tuple[Finding, ...]
 
     def summary(self) -> tuple[str, ...]:
@@ -77,6 +84,9 @@ class TrackFit:
             f"{self.turned_deg.max():.2f} at most; moved by "
             f"{1000 * np.median(self.moved_m):.1f} mm, {1000 * self.moved_m.max():.1f} at most",
         ]
+        if self.jitter_deg is not None:
+            before, after = self.jitter_deg
+            lines.append(f"turns jitter by {before:.3f} degrees before, {after:.3f} after")
         if not np.array_equal(k.matrix, own.matrix):
             lines.append(f"K of the {k.size} crop: {_brief(own)} -> {_brief(k)}")
         return tuple(lines)
@@ -125,10 +135,11 @@ def refit_track(
         have no pose to keep.
 
     """
-    own, findings = _begin(track, using, embedding)
-    pairs = correspondences(own, using, embedding)
+    settled = _begin(track, using, embedding)
+    own, findings = settled.track, settled.findings
+    pairs = correspondences(own, using, settled.embedding)
     wanted = central_intrinsics(own.intrinsics) if intrinsics == "central" else own.intrinsics
-    smoothing = _smoothing(own, pairs, smooth)
+    smoothing, limits = _smoothing(own, pairs, smooth), fov_around(wanted)
     if solver == "adam" and (smoothing is not None or pairs.exact):
         raise ConventionError("fit: solver", "lm, which smooths and fits to meshes", "adam")
     fit = fit_rigid(
@@ -139,18 +150,23 @@ def refit_track(
         ears=ears,
         fov="shared" if intrinsics == "shared" else "fixed",
         focal_prior=None if pairs.exact else focal_prior,
+        fov_limits_deg=limits,
         smoothing=smoothing,
         robust="squares" if pairs.exact else ("norm" if solver == "adam" else "auto"),
         solver=solver,
     )
+    _require_near(track.name, own.intrinsics, fit, focal_prior, limits)
     after, missing = _kept(own, fit)
+    measured = [measure_jitter(t, pairs) for t in (own, after)]
+    jitter = [None if j is None else j.rotation_deg for j in measured]
+    findings += missing + _jitter_findings(track.name, jitter)
     restored = after if track.image_space == "crop" else after.in_source()
     distances = [_rms_by_frame(pairs.distances(t)) for t in (own, after)]
     centre = np.nanmean(pairs.points.reshape(-1, 3), axis=0)
     heads = [t.w2c(centre[None])[:, 0] for t in (own, after)]
     turn = after.w2c.R @ np.swapaxes(own.w2c.R, 1, 2)
     return TrackFit(
-        track=restored.with_findings(findings + missing, (_step(pairs, intrinsics, smooth),)),
+        track=restored.with_findings(findings, (_step(pairs, intrinsics, smooth),)),
         before=own,
         after=after,
         pairs=pairs,
@@ -160,13 +176,12 @@ def refit_track(
         turned_deg=np.degrees(np.linalg.norm(rotation_vector_from_matrix(turn), axis=-1)),
         moved_m=np.linalg.norm(heads[1] - heads[0], axis=-1),
         fitted=fit.fitted,
-        findings=findings + missing,
+        jitter_deg=None if jitter[0] is None or jitter[1] is None else (jitter[0], jitter[1]),
+        findings=findings,
     )
 
 
-def _begin(
-    track: Track, using: Using, embedding: Embedding | None
-) -> tuple[Track, tuple[Finding, ...]]:
+def _begin(track: Track, using: Using, embedding: Embedding | None) -> Settled:
     """Return the track in its crop; with landmarks to hold it against, K is settled."""
     in_crop = track.in_crop() if track.crop is not None else track
     if in_crop.image_space != "crop":
@@ -176,7 +191,7 @@ def _begin(
         )  # fmt: skip
     held_against: Using = using if using != "mesh" else "kpt"
     if using == "mesh" and (track.landmarks is None or track.meshes is None):
-        return in_crop, ()
+        return Settled(in_crop, embedding, ())
     return settle_intrinsics(track, held_against, embedding)
 
 
@@ -186,8 +201,12 @@ def _smoothing(track: Track, pairs: Correspondences, smooth: Smooth) -> HeadSmoo
     if smooth != "auto":
         return HeadSmoothing(frame_ids=track.frame_ids, noise_px=smooth)
     # Projections have no noise of their own; what jitters are the poses behind them.
-    noise = pose_noise_px(track, pairs) if pairs.exact else None
-    return HeadSmoothing(frame_ids=track.frame_ids, noise_px=noise)
+    jitter = measure_jitter(track, pairs) if pairs.exact else None
+    if jitter is not None and jitter.noise_px == 0:
+        return None
+    return HeadSmoothing(
+        frame_ids=track.frame_ids, noise_px=None if jitter is None else jitter.noise_px
+    )
 
 
 def _kept(own: Track, fit: RigidFit) -> tuple[Track, tuple[Finding, ...]]:
@@ -212,6 +231,46 @@ def _kept(own: Track, fit: RigidFit) -> tuple[Track, tuple[Finding, ...]]:
         fix="They keep the track's own pose.",
     )
     return replace(after, w2c=w2c), (finding,)
+
+
+def _require_near(
+    name: str,
+    own: Intrinsics,
+    fit: RigidFit,
+    prior: float | None,
+    limits_deg: tuple[float, float],
+) -> None:
+    """Refuse a focal length that left its prior, or ran into its bounds."""
+    ratio = float(np.mean(fit.intrinsics.fx) / np.mean(own.fx))
+    bound = bool(np.isclose(float(np.median(fit.fov_deg)), limits_deg, rtol=1e-3).any())
+    if ratio != 1 and (bound or (prior is not None and abs(np.log(ratio)) > 3 * prior)):
+        raise FitError(
+            f"{name}: focal length",
+            f"within {3 * (prior or 0):.0%} of K's {np.mean(own.fx):.0f} px"
+            if not bound
+            else f"a fov between {limits_deg[0]:.1f} and {limits_deg[1]:.1f} degrees",
+            f"{ratio - 1:+.0%}",
+            "Landmarks hardly tell focal length from distance, and errors that repeat in every "
+            "frame pull it away. Keep K (--keep-k).",
+        )
+
+
+def _jitter_findings(name: str, jitter: Sequence[float | None]) -> tuple[Finding, ...]:
+    before, after = jitter
+    if before is None or after is None or after <= _MORE_JITTER * before:
+        return ()
+    return (
+        Finding(
+            "poses-jitter",
+            "warning",
+            f"{name}: poses",
+            f"turn by {after:.3f} degrees at random; the track's own by {before:.3f}.",
+            measured=after,
+            limit=before,
+            unit="deg",
+            fix="Give --smooth auto, or --using mesh, which keeps the track's poses.",
+        ),
+    )
 
 
 def _same_picture(own: Track, intrinsics: Intrinsics) -> Pose:

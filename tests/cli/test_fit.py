@@ -1,0 +1,138 @@
+"""``uncrop fit``: what it writes, says and refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import converter
+from converter.cli.main import main
+from tests.conftest import MakeTrack
+from tests.damage import Folders, naive_K, without_camera_block
+
+
+@pytest.fixture(scope="module")
+def track(make_track: MakeTrack) -> Path:
+    """A synthetic track of ten frames, with crops."""
+    return make_track(n_frames=10)[0]
+
+
+def fit(*arguments: object) -> int:
+    return main(["fit", *map(str, arguments)])
+
+
+def test_writes_metrical_trackers_folders_and_a_report(
+    track: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mended"
+    assert fit(track, "-o", out) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"landmarks within [\d.]+ px \(RMS\) before, [\d.]+ px after", printed)
+    assert f"report: {out}.fit.jpg and mended.fit.csv" in printed
+    assert (tmp_path / "mended.fit.jpg").read_bytes()[:2] == b"\xff\xd8"
+    with (tmp_path / "mended.fit.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [r["frame"] for r in rows] == [f"{i:05d}" for i in range(10)]
+    assert all(float(r["rms_after_px"]) < 1 for r in rows)
+    again = converter.read_track(out)
+    before = converter.read_track(track)
+    np.testing.assert_allclose(again.w2c.R, before.w2c.R, atol=0.02)
+    steps = json.loads((out / "uncrop.json").read_text("utf-8"))["steps"]
+    assert "cameras fitted again to 68 landmarks" in " ".join(steps)
+    assert main(["inspect", str(out)]) == 0
+
+
+def test_a_bundle_if_it_ends_in_h5(track: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mended.h5"
+    assert fit(track, "-o", out, "--central", "--quiet") == 0
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "mended.h5", "mended.fit.jpg", "mended.fit.csv"
+    }  # fmt: skip
+    k = converter.read_track(out).in_crop().intrinsics
+    assert (k.cx, k.cy) == (k.size.width / 2, k.size.height / 2)
+
+
+def test_json(track: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(track, "-o", tmp_path / "x.h5", "--json", "--dry-run", "--smooth", "auto") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["ok"]
+    assert said["out"] is None
+    assert said["n_fitted"] == said["n_frames"] == 10
+    assert said["fitted_to"].endswith("vertices of the track's own meshes")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_K_that_stops_every_other_verb_is_repaired(
+    own_track: MakeTrack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, truth = own_track(n_frames=10)
+    folders = Folders(folder, truth.actor, truth.output)
+    assert truth.bbox is not None
+    folders.edit_frames(naive_K(list(truth.bbox)))
+    folders.edit_frames(without_camera_block)
+    out = tmp_path / "mended.h5"
+    assert fit(folder, "-o", out) == 0
+    said = capsys.readouterr().err
+    assert "leaves the landmarks" in said
+    K = converter.read_track(out).in_crop().intrinsics.matrix
+    np.testing.assert_allclose(K, truth.K_crop, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--keep-k", "--central"], "--keep-k and --central exclude each other"),
+        (["--smooth", "much"], "--smooth: expected auto, or a number of px above 0, found 'much'"),
+        (["--smooth", "-1"], "--smooth"),
+        (["--smooth", "0"], "above 0"),
+        (["--focal-prior", "7"], "a fraction between 0 and 1"),
+        (["--max-residual", "0"], "px above 0"),
+        (["--solver", "adam", "--smooth", "auto"], "--solver adam fits to landmarks"),
+        (["--solver", "adam", "--using", "mesh"], "--solver adam fits to landmarks"),
+        (["--solver", "sgd"], "sgd"),
+    ],
+)
+def test_misuse(
+    track: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    with pytest.raises(SystemExit) if "sgd" in arguments else _nothing():
+        assert fit(track, "-o", tmp_path / "x.h5", *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+class _nothing:  # noqa: N801
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_bad_input_leaves_nothing_behind(
+    make_track: MakeTrack, track: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "x.h5"
+    without_kpt = make_track(n_frames=6, kpt=False)[0]
+    assert fit(without_kpt, "-o", out) == 3
+    assert "uncrop landmarks TRACK detects them" in capsys.readouterr().err
+    without_meshes = make_track(n_frames=6, mesh=False)[0]
+    assert fit(without_meshes, "-o", out) == 3
+    assert "With --flame FILE" in capsys.readouterr().err
+    assert fit(track, "-o", out, "--using", "dense") == 3
+    assert "--landmark-embedding" in capsys.readouterr().err
+    assert fit(track, "-o", out, "--max-residual", "0.0001") == 3
+    assert "Or raise --max-residual" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "x.fit.csv").write_text("mine")
+    assert fit(track, "-o", out) == 3
+    assert "x.fit.csv" in capsys.readouterr().err
+    assert not out.exists()
+    assert fit(track, "-o", out, "--overwrite", "--quiet") == 0
