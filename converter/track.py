@@ -87,6 +87,43 @@ class Flame:
     light: Floats | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CentralCameras:
+    """Cameras that show the source frames under a K whose principal point is the image centre.
+
+    An estimate, kept beside the tracker's own cameras and never instead of them, for trainers that
+    can hold no other K (`fitting.pose.refit_central`).
+
+    Attributes
+    ----------
+    w2c
+        World-to-camera poses, batch of N, as `Track.w2c`.
+    intrinsics
+        One central K with fx = fy, px of the source frame; of one with odd sides, without its last
+        column or row.
+    median_px, max_px
+        (N,) how far the vertices of each frame's mesh are from where the tracker's cameras put
+        them, source px.
+
+    """
+
+    w2c: Pose
+    intrinsics: Intrinsics
+    median_px: Floats
+    max_px: Floats
+
+    @property
+    def residual_px(self) -> tuple[float, float]:
+        """Median over frames of the medians; largest of all."""
+        return float(np.median(self.median_px)), float(self.max_px.max())
+
+    @property
+    def residual_text(self) -> str:
+        """The residual in words."""
+        median, worst = self.residual_px
+        return f"{median:.3f} px (median), {worst:.3f} px at most"
+
+
 @dataclass(frozen=True, slots=True)
 class VideoFile:
     """The video behind a track, for its sound: its name, and how to get at the file."""
@@ -141,6 +178,9 @@ class Track:
         (N, 478, 2), MediaPipe, likewise.
     meshes, crop_frames, source_frames, video
         Read when asked for.
+    central
+        The same picture under a central K, where it was fitted; `w2c` and `intrinsics` stay the
+        tracker's.
     native
         What only this tracker knows, kept for writing its own format back: name -> array.
     findings
@@ -163,6 +203,7 @@ class Track:
     crop_frames: Frames | None = None
     source_frames: Frames | None = None
     video: VideoFile | None = None
+    central: CentralCameras | None = None
     native: dict[str, NDArray[Any]] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=lambda: Provenance("unknown"))
     findings: tuple[Finding, ...] = ()
@@ -282,12 +323,15 @@ class Track:
             "meshes": None if self.meshes is None else len(self.meshes),
             "crop_frames": None if self.crop_frames is None else len(self.crop_frames),
             "source_frames": None if self.source_frames is None else len(self.source_frames),
+            "central": None if self.central is None else len(self.central.w2c),
             **{f"flame.{k}": None if v is None else len(v) for k, v in per_frame.items()},
         }
         for what, length in lengths.items():
             if length is not None and length != n:
                 raise ConventionError(f"{self.name}: {what}", f"{n} frames", f"{length}")
         self.w2c.require_rotation(f"{self.name}: w2c")
+        if self.central is not None:
+            self.central.w2c.require_rotation(f"{self.name}: central")
         if not np.isfinite(self.intrinsics.matrix).all():
             raise ConventionError(f"{self.name}: intrinsics", "finite numbers", "NaN or infinity")
         if np.any(np.less_equal(self.intrinsics.fx, 0) | np.less_equal(self.intrinsics.fy, 0)):

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 
@@ -41,7 +43,8 @@ def convert(track: Path, out: Path, *more: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("canvas", "size"), [("window", "1856x522"), ("padded", "1984x1638"), ("crop", "512x512")]
+    ("canvas", "size"),
+    [("full", "1920x1080"), ("window", "1856x522"), ("padded", "1984x1638"), ("crop", "512x512")],
 )
 def test_converts_from_the_video_alone(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], canvas: str, size: str
@@ -57,6 +60,26 @@ def test_converts_from_the_video_alone(
     assert str(read_size(out / "ori_imgs" / "0.jpg")) == size
     assert (out / "proof.jpg").stat().st_size > 100_000
     assert main(["inspect", str(out)]) == 0
+
+
+def test_full_writes_the_frames_themselves(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default: native pixels, equal to the decoded frames but for JPEG; residual printed."""
+    out = tmp_path / "out"
+    assert convert(shared_data / "duda", out) == 0
+    residual = re.search(
+        r"the mesh moves by ([\d.]+) px \(median\), ([\d.]+) px at most", capsys.readouterr().out
+    )
+    assert residual is not None
+    assert float(residual[1]) <= 0.3
+    assert float(residual[2]) <= 1.2
+    with av.open(str(next((shared_data / "duda").rglob("video.mp4")))) as container:
+        stream = enumerate(container.decode(video=0))
+        frames = {i - 1: f.to_ndarray(format="bgr24") for i, f in stream if i in (1, 31, 75)}
+    for image_id, frame in frames.items():
+        jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        assert (out / "ori_imgs" / f"{image_id}.jpg").read_bytes() == jpeg
 
 
 Damage = Callable[[Folders], None]

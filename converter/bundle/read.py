@@ -39,7 +39,15 @@ from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import Pose
 from converter.media.limits import DEFAULT_LIMITS, Limits
-from converter.track import Flame, Frames, Meshes, Provenance, Track, VideoFile
+from converter.track import (
+    CentralCameras,
+    Flame,
+    Frames,
+    Meshes,
+    Provenance,
+    Track,
+    VideoFile,
+)
 
 _ARRAYS_FACTOR = 2
 """How many times ``limits.file_bytes`` all arrays that are read at once may take."""
@@ -353,6 +361,7 @@ def _read_track(reader: _Reader) -> Track:
         crop_frames=_read_frames(reader, "crop"),
         source_frames=_read_source_frames(reader, video, track.source_indices, track.fps),
         video=_read_sound(reader, record.video, sound),
+        central=_read_central(reader, track.crop),
         native=_read_native(reader),
         provenance=record.provenance,
         findings=record.findings,
@@ -457,6 +466,24 @@ def _read_intrinsics(reader: _Reader, space: str, crop: Crop | None) -> Intrinsi
         _require_equal(found["crop"].matrix, mapped.matrix, f"{reader.path}:/camera/K_crop",
                        "K_source mapped to the crop")  # fmt: skip
     return found[space]
+
+
+def _read_central(reader: _Reader, crop: Crop | None) -> CentralCameras | None:
+    paths = [f"/central/{name}" for name in ("R", "t", "K", "median_px", "max_px")]
+    if not reader.together(*paths):
+        return None
+    R, t, K, median_px, max_px = (reader.finite(path) for path in paths)
+    key = "/central/K@image_size"
+    size, source = reader.size(key), None if crop is None else crop.source
+    if size is None:
+        raise FormatError(f"{reader.path}:/central/K", "the attribute image_size", "nothing")
+    if source is not None and size != source.even:
+        raise ConventionError(f"{reader.path}:{key}", f"{source.even}", f"{size}")
+    k = Intrinsics.from_matrix(K, size)  # type: ignore[arg-type]
+    if not k.is_central or k.fx != k.fy:
+        raise ConventionError(f"{reader.path}:/central/K", "fx = fy, a central principal point",
+                              "another K")  # fmt: skip
+    return CentralCameras(Pose(R, t), k, median_px, max_px)  # type: ignore[arg-type]
 
 
 def _read_landmarks(reader: _Reader, path: str) -> Floats | None:

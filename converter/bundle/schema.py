@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 FORMAT = "uncrop-track"
-VERSION = (1, 0)
+VERSION = (1, 1)
+_FIRST = (1, 0)
 SUFFIXES = (".h5", ".hdf5")
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -63,6 +64,18 @@ SCHEMA: tuple[Entry, ...] = (
           "intrinsics of the tracker's crop, edge-origin pixels"),
     Entry("/camera/K_source", "<f8", ("K",), "px",
           "intrinsics of the source frame, edge-origin pixels"),
+    Entry("/central/R", "<f8", ("N", 3, 3), "",
+          "rotation of a camera with a central K, fitted to the same picture; as /camera/R",
+          since=(1, 1)),
+    Entry("/central/t", "<f8", ("N", 3), "m", "its translation, as /camera/t", since=(1, 1)),
+    Entry("/central/K", "<f8", (3, 3), "px",
+          "its intrinsics, of the source frame: fx = fy, principal point in the image centre",
+          since=(1, 1)),
+    Entry("/central/median_px", "<f8", ("N",), "px",
+          "how far it moves the mesh from where /camera has it: median over the vertices",
+          since=(1, 1)),
+    Entry("/central/max_px", "<f8", ("N",), "px", "the same: largest of the vertices",
+          since=(1, 1)),
     Entry("/crop/bbox", "<i8", (4,), "px",
           "x_min, x_max, y_min, y_max cut from the source frame, half-open"),
     Entry("/crop/pad", "<i8", (2,), "px", "zero border per side (x, y), before the resize"),
@@ -161,6 +174,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("/camera/K_crop", "image_size", "pair", "width, height of the crop, px", None, True),
     Attribute("/camera/K_source", "image_size", "pair",
               "width, height of the source frame, px", None, True),
+    Attribute("/central/K", "image_size", "pair",
+              "width, height of the source frame without an odd last column or row, px"),
     Attribute("/crop", "source_size", "pair", "width, height of the source frame, px", None, True),
     Attribute("/crop", "crop_size", "pair", "width, height of the crop, px", None, True),
     Attribute("/crop", "pixel_origin", "text", "where pixels are counted from", _EDGE),
@@ -193,7 +208,9 @@ def content_hash(hashes: Mapping[str, str], attributes: Mapping[str, Value]) -> 
         ``path@name`` -> value.
 
     """
-    lines = [f"{path} {digest}\n" for path, digest in hashes.items()]
+    lines = [
+        f"{path} {digest}\n" for path, digest in hashes.items() if BY_PATH[path].since == _FIRST
+    ]
     lines += [
         f"{key} {json.dumps(value)}\n" for key, value in attributes.items() if BY_KEY[key].hashed
     ]

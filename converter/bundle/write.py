@@ -39,7 +39,7 @@ from converter.media.images import ImageFiles, encode_image
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.media.video import VideoFrames
 from converter.registry import Progress, no_progress
-from converter.track import Flame, Frames, Meshes, Track
+from converter.track import CentralCameras, Flame, Frames, Meshes, Track
 
 _CHUNK_BYTES = 1 << 20
 _TEXT_ATTRIBUTE_BYTES = 4096
@@ -95,6 +95,8 @@ def write_bundle(
             _write_camera(writer, track)
             for name, array in _arrays(track):
                 writer.put(name, array)
+            if track.central is not None:
+                _write_central(writer, track.central)
             if track.meshes is not None:
                 writer.put_meshes(track.meshes, every=meshes == "all")
             if with_images:
@@ -303,6 +305,15 @@ def _write_camera(writer: _Writer, track: Track) -> None:
     writer.size("/crop@crop_size", crop.output)
     if crop.source is not None:
         writer.size("/crop@source_size", crop.source)
+
+
+def _write_central(writer: _Writer, central: CentralCameras) -> None:
+    writer.put("/central/R", central.w2c.R)
+    writer.put("/central/t", central.w2c.t)
+    writer.put("/central/K", central.intrinsics.matrix)
+    writer.size("/central/K@image_size", central.intrinsics.size)
+    writer.put("/central/median_px", central.median_px)
+    writer.put("/central/max_px", central.max_px)
 
 
 def _intrinsics(track: Track, space: str) -> Intrinsics:

@@ -1,25 +1,27 @@
-"""Choosing the canvas: which part of the picture, at which scale; always centred on K's centre."""
+"""Choosing the canvas: which part of the picture, at which scale, under a central K."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.dataset.central import with_central
 from converter.dataset.options import CanvasOptions
-from converter.errors import MissingInputError, TargetError
+from converter.errors import ConventionError, FitError, MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.crop import Window
 from converter.geometry.pixels import Floats, PixelAffine, Size
+from converter.geometry.pose import Pose
 from converter.media.images import resample
-from converter.track import Frames, Image, Track
+from converter.track import CentralCameras, Frames, Image, Track
 
 _DEFAULT_CROP_SIZE = 512
 _MIN_SIDE = 64
-_NOTICEABLE = 0.005
-_SMALL_FACE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Canvas:
     Attributes
     ----------
     kind
-        window, padded or crop.
+        full, window, padded or crop.
     base
         Which images are drawn: the source frames, or the tracker's crops where there are none.
     frames
@@ -39,12 +41,11 @@ class Canvas:
     window
         Canvas size, its central intrinsics, and the map from these images.
     canvas_from_crop
-        Map for everything that lives in the tracker's crop, such as landmarks; None where the crop
-        is unknown and the images are source frames.
+        Map for everything that lives in the tracker's crop, such as landmarks.
 
     """
 
-    kind: Literal["window", "padded", "crop"]
+    kind: Literal["full", "window", "padded", "crop"]
     base: Literal["source", "crop"]
     frames: Frames
     track: Track
@@ -62,6 +63,16 @@ class Canvas:
         return float(self.window.intrinsics.fx)
 
     @property
+    def central(self) -> CentralCameras | None:
+        """The refitted cameras that full needs; None for the exact canvases."""
+        return self.track.central if self.kind == "full" else None
+
+    @property
+    def w2c(self) -> Pose:
+        """Poses that belong to the canvas' intrinsics: the tracker's own, but for full."""
+        return self.track.w2c if self.central is None else self.central.w2c
+
+    @property
     def title(self) -> str:
         """Kind and size, for messages."""
         return f"{self.kind} {self.size}"
@@ -69,6 +80,11 @@ class Canvas:
     def draw(self, image: Image, position: int) -> Image:
         """Draw one image of `frames`, that of track frame ``position``."""
         return resample(image, self.window.canvas_from_image[position], self.size)
+
+    def kept(self, track: Track) -> Track:
+        """Return the track that was given to `choose_canvas` with what was fitted for it."""
+        found = self.track
+        return replace(track, central=found.central, provenance=found.provenance)
 
     def from_crop(self, positions: NDArray[np.int64], points: Floats) -> Floats:
         """Map crop pixels (M, P, 2) of track frames ``positions`` (M,) onto the canvas."""
@@ -87,34 +103,103 @@ def choose_canvas(track: Track, options: CanvasOptions) -> tuple[Canvas, list[Fi
         If --size or --scale do not fit the canvas.
     MissingInputError
         If the canvas needs source frames, or there are no images at all.
+    FitError
+        If full was asked for and moves the mesh by more than ``options.max_residual``.
 
     """
-    findings: list[Finding] = []
-    kind = options.canvas
-    if kind == "auto":
-        kind = "window" if track.source_frames is not None and track.crop is not None else "crop"
-        if kind == "crop":
-            lost = "source frames" if track.source_frames is None else "bbox.pt"
-            findings.append(
-                Finding(
-                    "canvas-crop",
-                    "warning",
-                    track.name,
-                    f"there are no {lost}, so the images come from the tracker's crops.",
-                    fix="For native resolution give --source DIR_OR_VIDEO and --bbox FILE.",
-                )
-            )
     size = parse_size(options.size)
-    if kind == "crop":
-        return _crop_canvas(track, size or _square(_DEFAULT_CROP_SIZE), options), findings
-    return _source_canvas(
-        track, kind, size, 1.0 if options.scale is None else options.scale
-    ), findings
+    scale = 1.0 if options.scale is None else options.scale
+    if options.canvas == "auto":
+        return _best_canvas(track, size, scale, options)
+    if options.canvas == "full":
+        return _full_canvas(track, options)
+    if options.canvas == "crop":
+        return _crop_canvas(track, size, options), []
+    return _source_canvas(track, options.canvas, size, scale), []
 
 
-def _source_canvas(
-    track: Track, kind: Literal["window", "padded"], size: Size | None, scale: float
-) -> Canvas:
+def _best_canvas(
+    track: Track, size: Size | None, scale: float, options: CanvasOptions
+) -> tuple[Canvas, list[Finding]]:
+    """The whole frame where it can be had, else the most of it that is exact, else the crops."""
+    if track.source_frames is None or track.crop is None:
+        lost = "source frames" if track.source_frames is None else "bbox.pt"
+        finding = Finding(
+            "canvas-crop",
+            "warning",
+            track.name,
+            f"there are no {lost}, so the images come from the tracker's crops.",
+            fix="For native resolution give --source DIR_OR_VIDEO and --bbox FILE.",
+        )
+        return _crop_canvas(track, size, options), [finding]
+    window = partial(_source_canvas, track, "window", size, scale)
+    if track.meshes is None or options.size is not None or options.scale is not None:
+        return window(), []
+    try:
+        return _full_canvas(track, options)
+    except (FitError, ConventionError) as error:
+        canvas = window()
+        finding = Finding(
+            "canvas-full-unfit",
+            "info",
+            f"canvas {canvas.title}",
+            "it was chosen because a pose for a principal point in the centre of the whole frame "
+            f"would move the mesh by {error.found}.",
+            fix="--max-residual PX allows more; --canvas padded keeps the whole frame, exactly.",
+        )
+        return canvas, [finding]
+
+
+def _full_canvas(track: Track, options: CanvasOptions) -> tuple[Canvas, list[Finding]]:
+    for option, value in (("--size", options.size), ("--scale", options.scale)):
+        if value is not None:
+            raise TargetError(option, f"no {option} with --canvas full", f"{value}",
+                              "It writes the source frames as they are.")  # fmt: skip
+    frames = _require_source(track, "full")
+    try:
+        located = with_central(track, options.max_residual).in_source()
+    except FitError as error:
+        remedy = f"{exact_alternatives(track)} --max-residual PX allows more."
+        raise FitError(error.where, error.expected, error.found, remedy) from None
+    central, native = located.central, located.intrinsics.size
+    if central is None:
+        raise FitError(track.name, "central cameras", "none")
+    window = Window(PixelAffine.identity(), central.intrinsics)
+    findings = []
+    if window.size != native:
+        findings.append(
+            Finding(
+                "canvas-odd",
+                "info",
+                f"canvas full {window.size}",
+                f"the odd last column or row of the {native} frames is left out.",
+            )
+        )
+    in_crop = track.require_crop().source_from_crop
+    return Canvas("full", "source", frames, located, window, in_crop), findings
+
+
+def exact_alternatives(track: Track) -> str:
+    """Say what the canvases would be that leave the pose alone."""
+    k = track.in_source().intrinsics
+    focal = float(np.median(k.fy))
+    texts = [f"--canvas padded, {Window.around(k, focal).size} with repeated borders"]
+    with suppress(ConventionError):  # the principal point lies outside the frame
+        texts.insert(0, f"--canvas window, {Window.inside(k, focal).size} of the {k.size}")
+    return f"Exact are {' and '.join(texts)}." if texts[1:] else f"Exact is {texts[0]}."
+
+
+def residual_lines(canvas: Canvas) -> list[str]:
+    """Lines for the summary: what full costs, and what the exact canvases would be."""
+    if canvas.central is None:
+        return []
+    return [
+        f"pose refitted to that principal point: the mesh moves by {canvas.central.residual_text}",
+        exact_alternatives(canvas.track),
+    ]
+
+
+def _require_source(track: Track, kind: str) -> Frames:
     if track.source_frames is None:
         raise MissingInputError(
             track.name,
@@ -122,6 +207,13 @@ def _source_canvas(
             "none",
             "Give --source DIR_OR_VIDEO, or use --canvas crop.",
         )
+    return track.source_frames
+
+
+def _source_canvas(
+    track: Track, kind: Literal["window", "padded"], size: Size | None, scale: float
+) -> Canvas:
+    frames = _require_source(track, kind)
     if not 0 < scale <= 8:
         raise TargetError("--scale", "a number above 0, at most 8", f"{scale:g}")
     located = track.in_source()
@@ -141,10 +233,11 @@ def _source_canvas(
         )
     in_crop = track.require_crop().source_from_crop
     canvas_from_crop = window.canvas_from_image @ in_crop
-    return Canvas(kind, "source", track.source_frames, located, window, canvas_from_crop)
+    return Canvas(kind, "source", frames, located, window, canvas_from_crop)
 
 
-def _crop_canvas(track: Track, size: Size, options: CanvasOptions) -> Canvas:
+def _crop_canvas(track: Track, size: Size | None, options: CanvasOptions) -> Canvas:
+    size = size or _square(_DEFAULT_CROP_SIZE)
     if options.scale is not None:
         raise TargetError("--scale", "no --scale with --canvas crop", f"{options.scale:g}",
                           "Use --size.")  # fmt: skip
@@ -191,77 +284,3 @@ def parse_size(text: str | None) -> Size | None:
             "The principal point is the image centre; odd sizes lose half a pixel.",
         )  # fmt: skip
     return Size(sides[0], sides[-1])
-
-
-def canvas_doubts(canvas: Canvas) -> list[Finding]:
-    """Say how much of the canvas is repeated border, and how much of the image is cut off."""
-    affine, image = canvas.window.canvas_from_image, canvas.track.intrinsics.size
-    corners = [[0, 0], [image.width, image.height]]
-    low, high = np.moveaxis(affine(np.broadcast_to(corners, (*np.shape(affine.tx), 2, 2))), -2, 0)
-    size = np.array([canvas.size.width, canvas.size.height])
-    shared = np.prod(np.maximum(np.minimum(high, size) - np.maximum(low, 0), 0), axis=-1)
-    invented = float(np.max(1 - shared / np.prod(size)))
-    lost = float(np.max(1 - shared / np.prod(high - low, axis=-1)))
-    findings = []
-    if canvas.kind != "padded" and invented > _NOTICEABLE:
-        findings.append(
-            Finding(
-                "canvas-invented",
-                "warning",
-                f"canvas {canvas.title}",
-                f"{invented:.0%} of it lies outside the {image} image and repeats border pixels.",
-                measured=invented,
-                fix="Leave --size out for the largest canvas without any, or give a smaller one.",
-            )
-        )
-    if canvas.kind == "padded" and lost > _NOTICEABLE:
-        findings.append(
-            Finding(
-                "canvas-cut",
-                "warning",
-                f"canvas padded {canvas.size}",
-                f"{lost:.0%} of the {image} image does not fit and is cut off.",
-                measured=lost,
-                fix="Leave --size out to keep the whole frame, or give a --scale below 1.",
-            )
-        )
-    return findings
-
-
-def face_doubts(canvas: Canvas, landmarks: Floats) -> list[Finding]:
-    """Say in how many frames the face leaves the canvas, and whether it is small.
-
-    Parameters
-    ----------
-    canvas
-        The canvas.
-    landmarks
-        (M, P, 2) edge-origin px of the canvas.
-
-    """
-    findings, size = [], canvas.size
-    x, y = landmarks[..., 0], landmarks[..., 1]
-    beyond = (x < 0) | (y < 0) | (x > size.width) | (y > size.height)
-    outside = float(np.mean(beyond.any(axis=1)))
-    if outside > 0:
-        findings.append(
-            Finding(
-                "face-outside",
-                "warning",
-                f"canvas {canvas.title}",
-                f"the face leaves the canvas in {outside:.0%} of the frames.",
-                fix="Use --canvas padded, or a larger --size.",
-            )
-        )
-    height = float(np.median(np.ptp(y, axis=1))) / size.height
-    if height < _SMALL_FACE:
-        findings.append(
-            Finding(
-                "face-small",
-                "info",
-                f"canvas {canvas.title}",
-                f"the face fills {height:.0%} of its height.",
-                fix="--canvas crop --size N draws the tracker's narrower view instead.",
-            )
-        )
-    return findings

@@ -7,7 +7,7 @@ from typing import Literal
 
 from converter.errors import TargetError
 
-CanvasChoice = Literal["auto", "window", "padded", "crop"]
+CanvasChoice = Literal["auto", "full", "window", "padded", "crop"]
 
 
 @dataclass(frozen=True)
@@ -15,15 +15,19 @@ class CanvasOptions:
     """Which part of the picture is written."""
 
     canvas: CanvasChoice = "auto"
-    """Which part of the picture is written; every canvas is centred on the principal point.
-    auto: window where there are source frames, else crop.
-    window: native pixels, the largest canvas inside the source frame.
-    padded: the whole source frame at native scale, borders repeated.
-    crop: the tracker's own field of view."""
+    """Which part of the picture is written.
+    auto: full where there are source frames and it fits, else window; without them crop.
+    full: the source frames as they are; the pose is refitted to a principal point in the centre.
+    window: native pixels, the largest canvas around the principal point inside the source frame.
+    padded: the whole source frame at native scale, borders repeated to centre it.
+    crop: the tracker's own field of view.
+    The pose stays the tracker's in all but full."""
     size: str | None = None
     """Size of the canvas, N or WIDTHxHEIGHT, even. Default: what fits; 512 for crop."""
     scale: float | None = None
     """Output pixels per source pixel, for window and padded. Default: 1, native."""
+    max_residual: float = 0.5
+    """How far full may move the mesh, px (median); above it, auto takes window."""
 
 
 def require_bounds(*bounds: tuple[str, float, float, float]) -> None:

@@ -18,7 +18,7 @@ from converter.findings import Finding
 from converter.geometry.pixels import Floats, PixelAffine
 from converter.media.files import sha256_of
 from converter.media.manifest import DatasetFolder, read_manifest
-from converter.track import Track
+from converter.track import CentralCameras, Track
 
 RECORD = "track.h5"
 """The track, beside the files that were made from it; its mean mesh stands for all meshes."""
@@ -38,9 +38,17 @@ def canvas_facts(canvas: Canvas) -> dict[str, Any]:
         "width": canvas.size.width,
         "height": canvas.size.height,
         "focal_px": canvas.focal,
+        **_residual_facts(canvas),
         "canvas_from_image": _numbers(canvas.window.canvas_from_image),
         "canvas_from_crop": _numbers(canvas.canvas_from_crop),
     }
+
+
+def _residual_facts(canvas: Canvas) -> dict[str, Any]:
+    if canvas.central is None:
+        return {}
+    median_px, max_px = canvas.central.residual_px
+    return {"residual_median_px": median_px, "residual_max_px": max_px}
 
 
 def options_facts(options: Any) -> dict[str, Any]:
@@ -68,6 +76,8 @@ class Reference:
         SHA-256 of every file.
     manifest
         Everything else that was kept.
+    central
+        The refitted cameras of canvas full.
 
     """
 
@@ -77,6 +87,7 @@ class Reference:
     positions: NDArray[np.int64]
     files: dict[str, str]
     manifest: dict[str, Any]
+    central: CentralCameras | None = None
 
     @classmethod
     def read(cls, out: Path, target: str) -> Reference:
@@ -93,6 +104,7 @@ class Reference:
                 np.array(manifest["track_positions"], np.int64),
                 {str(k): str(v) for k, v in manifest["files"].items()},
                 manifest,
+                _refitted(track, out) if canvas["kind"] == "full" else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(out / "uncrop.json", "canvas, track_positions, files",
@@ -101,6 +113,18 @@ class Reference:
     def project(self, position: int, vertices: Floats) -> Floats:
         """Edge-origin canvas px of world points (V, 3), metres, through the track's own camera."""
         return self.canvas_from_image[position](self.track.project(position, vertices))
+
+    def project_written(self, position: int, vertices: Floats) -> Floats:
+        """Project likewise, through the camera that was written: canvas full has another."""
+        if self.central is None:
+            return self.project(position, vertices)
+        return self.central.intrinsics.project(self.central.w2c[position](vertices))
+
+
+def _refitted(track: Track, out: Path) -> CentralCameras:
+    if track.central is None:
+        raise FormatError(out / RECORD, "the central cameras of canvas full", "none")
+    return track.central
 
 
 def check_files(out: Path, reference: Reference, is_core: Callable[[str], bool]) -> list[Finding]:

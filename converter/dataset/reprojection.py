@@ -12,6 +12,7 @@ from converter.findings import Finding
 from converter.geometry.pixels import Floats
 
 _MAX_POINTS = 2_000_000
+_ROUNDING_PX = 0.01
 
 
 def compare_projections(
@@ -23,7 +24,10 @@ def compare_projections(
     limit_px: float,
     what: str,
 ) -> Finding:
-    """Largest distance between the mean mesh through a dataset's cameras and through the track's.
+    """Largest distance between the mean mesh through a dataset's cameras and through the record's.
+
+    These are the track's own, or on canvas full the refitted ones; `compare_refitted` holds those
+    against the track's.
 
     Parameters
     ----------
@@ -47,7 +51,7 @@ def compare_projections(
     picks = np.arange(0, len(mesh), step)
     worst, worst_number, lost = 0.0, -1, False
     for i, (number, position) in enumerate(pairs):
-        true = reference.project(position, mesh[picks])
+        true = reference.project_written(position, mesh[picks])
         difference = np.linalg.norm(project(i, picks) - true, axis=-1)
         lost |= bool(np.isnan(difference).any())
         if np.nanmax(difference, initial=0.0) > worst:
@@ -57,3 +61,36 @@ def compare_projections(
         return Finding("reprojection", "info", "cameras", message, worst, limit_px, "px")
     cause = "; vertices lie behind a camera" if lost else f", worst at {what} {worst_number}"
     return Finding("reprojection", "error", "cameras", f"{message}{cause}.", worst, limit_px, "px")
+
+
+def compare_refitted(
+    reference: Reference,
+    frames: Iterable[tuple[int, int]],
+    project: Callable[[int, NDArray[np.int64]], Floats],
+    *,
+    mesh: Floats,
+) -> list[Finding]:
+    """Hold a dataset's refitted cameras against the track's own, frame by frame.
+
+    No frame's mean mesh may be farther off than the record says of that frame. Parameters as
+    `compare_projections`; nothing is found on an exact canvas.
+    """
+    central = reference.central
+    if central is None:
+        return []
+    pairs = list(enumerate(frames))
+    pairs = pairs[:: max(1, len(mesh) * len(pairs) // _MAX_POINTS)]
+    every = np.arange(len(mesh))
+    medians, largest, beyond = [], [], -np.inf
+    for i, (_, position) in pairs:
+        apart = np.linalg.norm(project(i, every) - reference.project(position, mesh), axis=-1)
+        medians.append(float(np.median(apart)))
+        largest.append(float(apart.max()))
+        stated = central.median_px[position], central.max_px[position]
+        beyond = max(beyond, medians[-1] - stated[0], largest[-1] - stated[1])
+    median, worst = float(np.median(medians)), max(largest)
+    message = f"refitted cameras move the mesh by {median:.3f} px (median), {worst:.3f} px at most"
+    if beyond <= _ROUNDING_PX:  # false for NaN too
+        return [Finding("residual", "info", "cameras", message, median, None, "px")]
+    return [Finding("residual", "error", "cameras", f"{message}, more than the fit said.", beyond,
+                    _ROUNDING_PX, "px")]  # fmt: skip

@@ -51,6 +51,11 @@ class Size:
         return self.height, self.width
 
     @property
+    def even(self) -> Size:
+        """Size without an odd last column or row."""
+        return Size(self.width - self.width % 2, self.height - self.height % 2)
+
+    @property
     def n_pixels(self) -> int:
         """Number of pixels."""
         return self.width * self.height

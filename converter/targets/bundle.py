@@ -21,6 +21,11 @@ class Options:
     enough for every target."""
     meshes: Literal["all", "mean"] = "all"
     """Mesh of every frame, or only their mean (much smaller)."""
+    central: bool = False
+    """Keep a second pose for a principal point in the centre of the source frame as well, which
+    --canvas full of other targets then takes."""
+    max_residual: float = 0.5
+    """How far that pose may move the mesh, px of the source frame (median)."""
 
 
 class Bundle:
@@ -36,6 +41,7 @@ class Bundle:
 
         track.require_consistent()
         require_places(track)
+        _prepared(track, options)
 
     def write(
         self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
@@ -43,6 +49,7 @@ class Bundle:
         """Write the file whole or not at all, and read it back."""
         from converter.bundle.write import write_bundle
 
+        track = _prepared(track, options)
         write_bundle(
             track,
             out,
@@ -55,7 +62,7 @@ class Bundle:
         holds_source = options.with_images and track.source_frames is not None
         return Written(
             path=out,
-            summary=(f"{len(track)} frames, {size / 1e6:.1f} MB",),
+            summary=(f"{len(track)} frames, {size / 1e6:.1f} MB", *_central_lines(track)),
             findings=_lacking(track, out) if options.with_images else (),
             next_command=f"convert {shlex.quote(str(out))} --to gaussiantalker -o OUT"
             + ("" if holds_source else " --source DIR_OR_VIDEO"),
@@ -67,6 +74,24 @@ class Bundle:
         from converter.bundle.read import check_bundle
 
         return check_bundle(out)
+
+
+def _prepared(track: Track, options: Any) -> Track:
+    """Return the track with the second pose, if it was asked for."""
+    if not options.central:
+        return track
+    from converter.dataset.central import with_central
+
+    return with_central(track, options.max_residual)
+
+
+def _central_lines(track: Track) -> tuple[str, ...]:
+    if track.central is None:
+        return ()
+    return (
+        "holds a second pose, for a principal point in the centre of the source frame: it moves "
+        f"the mesh by {track.central.residual_text}",
+    )
 
 
 def _lacking(track: Track, out: Path) -> tuple[Finding, ...]:

@@ -63,7 +63,7 @@ def test_a_bundle_explains_itself(bundle: Path, whole: Path) -> None:
     for path in (bundle, whole):
         with h5py.File(path) as file:
             assert file.attrs["file_format"] == b"uncrop-track"
-            assert file.attrs["format_version"] == b"1.0"
+            assert file.attrs["format_version"] == b"1.1"
             assert file.attrs["creator"].startswith(b"uncrop ")
             assert file.attrs["NX_class"] == b"NXroot"
             assert file.attrs["default"].decode() in file

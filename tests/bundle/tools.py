@@ -15,7 +15,7 @@ from converter.geometry.crop import BBox, Crop
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Size
 from converter.geometry.pose import Pose
-from converter.track import Flame, InputFile, Provenance, Track
+from converter.track import CentralCameras, Flame, InputFile, Provenance, Track
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def full_track(n: int = 3) -> Track:
             rng.integers(0, 40, (70, 3)).astype(np.int32),
             rng.normal(size=(n, 40, 3)).astype(np.float32),
         ),
+        central=CentralCameras(
+            Pose(Rotation.random(n, rng=3).as_matrix(), rng.normal(size=(n, 3))),
+            Intrinsics(2400.5, 2400.5, source.width / 2, source.height / 2, source),
+            rng.uniform(size=n), rng.uniform(1, 2, size=n),
+        ),
         native={
             "camera_R6": rng.normal(size=(n, 6)), "camera_t": rng.normal(size=(n, 3)),
             "camera_fl": rng.normal(size=n), "camera_pp": rng.normal(size=(n, 2)),
@@ -94,6 +99,14 @@ def assert_same(a: Track, b: Track) -> None:
     ]
     pairs += [("R", a.w2c.R, b.w2c.R), ("t", a.w2c.t, b.w2c.t)]
     pairs += [(k, getattr(a.flame, k), getattr(b.flame, k)) for k in Flame.__slots__]
+    assert (a.central is None) == (b.central is None)
+    if a.central is not None and b.central is not None:
+        assert a.central.intrinsics == b.central.intrinsics
+        assert a.central.intrinsics.size == b.central.intrinsics.size
+        pairs += [("central R", a.central.w2c.R, b.central.w2c.R),
+                  ("central t", a.central.w2c.t, b.central.w2c.t),
+                  ("median", a.central.median_px, b.central.median_px),
+                  ("max", a.central.max_px, b.central.max_px)]  # fmt: skip
     assert set(a.native) == set(b.native)
     pairs += [(k, a.native[k], b.native[k]) for k in a.native]
     assert (a.meshes is None) == (b.meshes is None)

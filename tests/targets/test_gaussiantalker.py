@@ -47,7 +47,16 @@ def track(fixtures_dir: Path) -> Track:
 
 @pytest.fixture(scope="session")
 def dataset(track: Track, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(track, tmp_path_factory.mktemp("gt") / "out")
+    return write(track, tmp_path_factory.mktemp("gt") / "out", canvas="window")
+
+
+@pytest.fixture(scope="session")
+def datasets(
+    dataset: Path, track: Track, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """An exact canvas, and the one that has refitted cameras."""
+    full = write(track, tmp_path_factory.mktemp("gt-full") / "out", canvas="full")
+    return {"window": dataset, "full": full}
 
 
 # --- cameras ----------------------------------------------------------------------------------
@@ -136,14 +145,15 @@ MISTAKES: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.mark.parametrize("canvas", ["window", "full"])
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_check_rejects_the_mistakes_of_hand_written_bridges(
-    dataset: Path, tmp_path: Path, mistake: str
+    datasets: dict[str, Path], tmp_path: Path, mistake: str, canvas: str
 ) -> None:
     import shutil
 
     out = tmp_path / "out"
-    shutil.copytree(dataset, out)
+    shutil.copytree(datasets[canvas], out)
     MISTAKES[mistake](out)
     found = [f for f in check_dataset(out) if f.check in ("reprojection", "image-size")]
     assert any(f.severity == "error" for f in found), found

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.dataset.record import Reference, check_files
-from converter.dataset.reprojection import compare_projections
+from converter.dataset.reprojection import compare_projections, compare_refitted
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
@@ -136,28 +136,29 @@ def check_dataset(out: Path) -> list[Finding]:
         reference, dataset = Reference.read(out, NAME), load_dataset(out)
     except UncropError as error:
         return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
-    findings = [check_reprojection(dataset, reference)]
+    findings = check_reprojection(dataset, reference)
     findings += _check_files(out, dataset, reference)
     findings += _check_landmarks(out, dataset, reference)
     findings += _check_tables(out, dataset)
     return findings + _check_parts(out, dataset)
 
 
-def check_reprojection(dataset: LoadedDataset, reference: Reference) -> Finding:
-    """Largest distance between the mesh through the dataset's cameras and through the track's."""
+def check_reprojection(dataset: LoadedDataset, reference: Reference) -> list[Finding]:
+    """Distances between the mesh through the dataset's cameras and through the track's."""
     meshes = reference.track.meshes
-    mean = np.zeros((0, 3)) if meshes is None else meshes.mean.astype(np.float64)
-    if len(mean) != len(dataset.vertices) or dataset.image_ids.max() >= len(reference.positions):
-        return _error("reprojection", "track_params.pt", "holds another mesh, or other frames.")
-    vertices = dataset.vertices
-    return compare_projections(
-        reference,
-        [(int(i), int(reference.positions[i])) for i in dataset.image_ids],
-        lambda frame, picks: dataset.project(frame, vertices[picks]),
-        mesh=mean,
-        limit_px=REPROJECTION_LIMIT_PX,
-        what="img_id",
-    )
+    mesh = np.zeros((0, 3)) if meshes is None else meshes.mean.astype(np.float64)
+    if len(mesh) != len(dataset.vertices) or dataset.image_ids.max() >= len(reference.positions):
+        return [_error("reprojection", "track_params.pt", "holds another mesh, or other frames.")]
+    frames = [(int(i), int(reference.positions[i])) for i in dataset.image_ids]
+
+    def project(frame: int, picks: NDArray[np.int64]) -> Floats:
+        return dataset.project(frame, dataset.vertices[picks])
+
+    limit = REPROJECTION_LIMIT_PX
+    return [
+        compare_projections(reference, frames, project, mesh=mesh, limit_px=limit, what="img_id"),
+        *compare_refitted(reference, frames, project, mesh=mesh),
+    ]
 
 
 def _check_files(out: Path, dataset: LoadedDataset, reference: Reference) -> list[Finding]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.dataset.background import derive_background, read_background
+from converter.dataset.canvas import residual_lines
 from converter.dataset.images import draw_images
 from converter.dataset.proof import proof_sheet, require_aligned, require_clean
 from converter.dataset.record import canvas_facts, options_facts, write_record
@@ -64,7 +65,7 @@ def write_dataset(
         summary = require_clean(folder, out, check_dataset)
     return Written(
         path=out,
-        summary=tuple(line for line in (_canvas_line(plan), aligned, *summary) if line),
+        summary=tuple(line for line in (*_canvas_lines(plan), aligned, *summary) if line),
         findings=plan.findings,
         missing=tuple(_missing(plan, out, has_sound)),
         run_in=", to be made in a clone of GaussianTalker (the .mp4 named there need not exist)",
@@ -124,7 +125,7 @@ def _background(plan: Plan, options: Options) -> Image | None:
 
 
 def _write_cameras(plan: Plan, dataset: DatasetFolder, options: Options) -> None:
-    w2c = plan.track.w2c[plan.positions]
+    w2c = plan.canvas.w2c[plan.positions]
     k = options.units_per_metre
     euler, trans = stored_from_w2c(w2c, k)
     tensors: dict[Any, Any] = {
@@ -208,14 +209,15 @@ def _proof(plan: Plan, folder: Path, options: Options) -> bytes:
     return proof_sheet(plan.track, plan.meshes, plan.canvas, plan.positions, plan.landmarks, tile)
 
 
-def _canvas_line(plan: Plan) -> str:
+def _canvas_lines(plan: Plan) -> Iterator[str]:
     canvas = plan.canvas
     drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
-    return (
-        f"canvas {canvas.kind} {canvas.size}, focal {canvas.focal:.2f} px, principal point at the "
+    yield (
+        f"canvas {canvas.title}, focal {canvas.focal:.2f} px, principal point at the "
         f"centre, from {drawn}; {len(plan.positions)} frames "
         f"({plan.n_train} train, {len(plan.positions) - plan.n_train} val)"
     )
+    yield from residual_lines(canvas)
 
 
 def _facts(plan: Plan, options: Options) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.dataset.canvas import Canvas, canvas_doubts, choose_canvas, face_doubts
+from converter.dataset.canvas import Canvas, choose_canvas
+from converter.dataset.doubts import canvas_doubts, face_doubts
 from converter.dataset.landmarks import settle_landmarks
 from converter.dataset.options import require_bounds
 from converter.dataset.parsing import Parsing
@@ -88,7 +89,7 @@ def make_plan(track: Track, options: Options) -> Plan:
     features = _audio_features(options.audio_features, audio_ids, findings)
     findings += _doubts(track, canvas, on_canvas, n_train, blinks)
     return Plan(
-        track=track,
+        track=canvas.kept(track),
         canvas=canvas,
         positions=positions,
         landmarks=on_canvas,

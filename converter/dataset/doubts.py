@@ -1,0 +1,86 @@
+"""What will train badly on a canvas although every camera is right."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.dataset.canvas import Canvas
+from converter.findings import Finding
+from converter.geometry.pixels import Floats
+
+_NOTICEABLE = 0.005
+_SMALL_FACE = 0.25
+
+
+def canvas_doubts(canvas: Canvas) -> list[Finding]:
+    """Say how much of the canvas is repeated border, and how much of the image is cut off."""
+    affine, image = canvas.window.canvas_from_image, canvas.track.intrinsics.size
+    corners = [[0, 0], [image.width, image.height]]
+    low, high = np.moveaxis(affine(np.broadcast_to(corners, (*np.shape(affine.tx), 2, 2))), -2, 0)
+    size = np.array([canvas.size.width, canvas.size.height])
+    shared = np.prod(np.maximum(np.minimum(high, size) - np.maximum(low, 0), 0), axis=-1)
+    invented = float(np.max(1 - shared / np.prod(size)))
+    lost = float(np.max(1 - shared / np.prod(high - low, axis=-1)))
+    findings = []
+    if canvas.kind != "padded" and invented > _NOTICEABLE:
+        findings.append(
+            Finding(
+                "canvas-invented",
+                "warning",
+                f"canvas {canvas.title}",
+                f"{invented:.0%} of it lies outside the {image} image and repeats border pixels.",
+                measured=invented,
+                fix="Leave --size out for the largest canvas without any, or give a smaller one.",
+            )
+        )
+    if canvas.kind == "padded" and lost > _NOTICEABLE:
+        findings.append(
+            Finding(
+                "canvas-cut",
+                "warning",
+                f"canvas padded {canvas.size}",
+                f"{lost:.0%} of the {image} image does not fit and is cut off.",
+                measured=lost,
+                fix="Leave --size out to keep the whole frame, or give a --scale below 1.",
+            )
+        )
+    return findings
+
+
+def face_doubts(canvas: Canvas, landmarks: Floats) -> list[Finding]:
+    """Say in how many frames the face leaves the canvas, and whether it is small.
+
+    Parameters
+    ----------
+    canvas
+        The canvas.
+    landmarks
+        (M, P, 2) edge-origin px of the canvas.
+
+    """
+    findings, size = [], canvas.size
+    x, y = landmarks[..., 0], landmarks[..., 1]
+    beyond = (x < 0) | (y < 0) | (x > size.width) | (y > size.height)
+    outside = float(np.mean(beyond.any(axis=1)))
+    if outside > 0:
+        findings.append(
+            Finding(
+                "face-outside",
+                "warning",
+                f"canvas {canvas.title}",
+                f"the face leaves the canvas in {outside:.0%} of the frames.",
+                fix="Use --canvas padded, or a larger --size.",
+            )
+        )
+    height = float(np.median(np.ptp(y, axis=1))) / size.height
+    if height < _SMALL_FACE:
+        findings.append(
+            Finding(
+                "face-small",
+                "info",
+                f"canvas {canvas.title}",
+                f"the face fills {height:.0%} of its height.",
+                fix="--canvas crop --size N draws the tracker's narrower view instead.",
+            )
+        )
+    return findings
