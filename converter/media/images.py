@@ -97,18 +97,24 @@ def decode_image(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Im
     """
     import cv2
 
-    size, kind = _header(data, where, limits)
-    if kind == "JPEG":
-        # Decoders fill the missing rows of a truncated file with grey and only warn.
-        if _END_OF_JPEG not in data[-4096:]:
-            raise FormatError(where, f"a whole {kind} file", "one that ends early")
-        _require_few_scans(data, size, where, limits)
-    else:
-        _require_whole_png(data, where)
+    size, kind = _whole(data, where, limits)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None or Size.of(image) != size:
         raise FormatError(where, f"a {size} {kind} image", "data that do not decode")
     return np.asarray(image, dtype=np.uint8)
+
+
+def _whole(data: bytes, where: str, limits: Limits) -> tuple[Size, str]:
+    """Return size and kind of an image after the checks that come before decoding."""
+    size, kind = _header(data, where, limits)
+    if kind == "PNG":
+        _require_whole_png(data, where)
+        return size, kind
+    # Decoders fill the missing rows of a truncated file with grey and only warn.
+    if _END_OF_JPEG not in data[-4096:]:
+        raise FormatError(where, f"a whole {kind} file", "one that ends early")
+    _require_few_scans(data, size, where, limits)
+    return size, kind
 
 
 def _require_whole_png(data: bytes, where: str) -> None:
@@ -156,9 +162,7 @@ def read_depth(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> NDArray[Any
     import cv2
 
     data = read_bytes(path, limits)
-    size, kind = _header(data, str(path), limits)
-    if _END_MARKS[kind] not in data[-4096:]:
-        raise FormatError(path, f"a whole {kind} file", "one that ends early")
+    size, kind = _whole(data, str(path), limits)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or Size.of(image) != size:
         raise FormatError(path, f"a {size} {kind} image", "data that do not decode")

@@ -1,0 +1,183 @@
+"""Runs command lines, each in a process of its own, and measures what they took.
+
+Started once: it imports everything that a command could need, then forks for each line of JSON that
+comes in. So a process costs milliseconds instead of a second, and still has an address space, an
+exit code and a peak memory of its own. The peak counts what was imported before (about 150 MB).
+
+What an audit hook sees (PEP 578): starting programs, unpickling, the network, and every file that
+Python opens. What C libraries open by themselves it does not see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+FORBIDDEN = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "pty.spawn",
+    "subprocess.Popen",
+    "pickle.find_class",
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "urllib.Request",
+    "webbrowser.open",
+    "ctypes.dlopen",
+)
+"""Audit events that no input may cause; `ctypes.dlopen` of nothing (libc itself) is fine."""
+
+MEMORY_BYTES = 6 << 30
+"""Address space of a child: not the promise, only what keeps the machine alive if it is broken."""
+KILL_S = 40.0
+NOBODY = 65534
+
+
+def _warm_up() -> None:
+    os.environ["OPENCV_LOG_LEVEL"] = "SILENT"  # as the command line sets it, before the import
+    import av  # noqa: F401
+    import cv2  # noqa: F401
+    import h5py  # noqa: F401
+    import PIL.Image
+    import PIL.JpegImagePlugin
+    import PIL.PngImagePlugin  # noqa: F401
+    import trimesh  # noqa: F401
+    import yaml  # noqa: F401
+
+    import converter.bundle.write
+    import converter.cli.convert
+    import converter.cli.inspect
+    import converter.cli.main
+    import converter.cli.recover_bbox
+    import converter.media.meshes
+    import converter.media.video
+    import converter.sources.bundle
+    import converter.sources.metrical_tracker
+    import converter.targets.bundle
+    import converter.targets.gaussiantalker  # noqa: F401
+
+    # The rest comes in with the first command of each kind; these fail before they read anything.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
+            contextlib.redirect_stderr(nowhere):  # fmt: skip
+        for target in ("bundle", "gaussiantalker"):
+            converter.cli.main.main(["convert", "/nowhere", "--to", target, "-o", "/nowhere/x"])
+        sample = Path(__file__).resolve().parents[2] / "fixtures" / "sample"
+        for file in ("output/ada/checkpoint/00000.frame", "input/ada/bbox.pt"):
+            converter.cli.main.main(["inspect", str(sample / file)])
+
+
+class Watch:
+    """The audit hook: notes forbidden events, and files opened outside the folders allowed."""
+
+    def __init__(self, path: Path, allowed: list[str]) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._allowed = tuple(allowed)
+        self._busy = False
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            if event in FORBIDDEN and not (event == "ctypes.dlopen" and arguments[0] is None):
+                self._note(event, repr(arguments))
+            elif event == "open" and isinstance(arguments[0], str | bytes):
+                real = os.path.realpath(os.fsdecode(arguments[0]))
+                if not real.startswith(self._allowed):
+                    self._note("open", real)
+        finally:
+            self._busy = False
+
+    def _note(self, event: str, text: str) -> None:
+        os.write(self._descriptor, f"{event} {text[:300]!r}\n".encode())
+
+
+def _child(task: dict[str, Any], folder: Path) -> None:
+    """Run one command line; never returns."""
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(task["cwd"])
+        os.environ["TMPDIR"] = task["folders"][-1]
+        tempfile.tempdir = None
+        prefixes = {sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix)}
+        repository = str(Path(__file__).resolve().parents[2])
+        system = ["/usr/lib", "/usr/share", "/proc/", "/sys/", "/dev/null", "/dev/urandom"]
+        allowed = [*prefixes, repository, *system, *task["folders"], "/dev/zero", "/dev/tty"]
+        watch = Watch(folder / "events", allowed)
+        if task.get("nobody"):
+            os.setegid(NOBODY)
+            os.seteuid(NOBODY)
+        from converter.cli.main import main
+
+        sys.addaudithook(watch)
+        code = main(task["arguments"])
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 70
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def run(task: dict[str, Any]) -> dict[str, Any]:
+    """Run one command line in a child and say what came of it."""
+    with tempfile.TemporaryDirectory(prefix="uncrop-zygote-") as temporary:
+        folder = Path(temporary)
+        began = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            _child(task, folder)
+        while True:
+            done, status, usage = os.wait4(pid, os.WNOHANG)
+            if done:
+                break
+            if time.monotonic() - began > KILL_S:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
+        events = folder / "events"
+        return {
+            "code": os.waitstatus_to_exitcode(status),
+            "wall_s": time.monotonic() - began,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "peak_mb": usage.ru_maxrss / 1024,
+            "out": (folder / "out").read_bytes().decode("utf-8", "surrogateescape"),
+            "err": (folder / "err").read_bytes().decode("utf-8", "surrogateescape"),
+            "events": events.read_text().splitlines() if events.exists() else [],
+        }
+
+
+def main() -> None:
+    """Answer each line of standard input with one line."""
+    _warm_up()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        answers.write(json.dumps(run(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
