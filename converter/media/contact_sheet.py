@@ -45,7 +45,7 @@ class ProofFrame:
 
 def contact_sheet(frames: Sequence[ProofFrame], faces: NDArray[np.int32], title: str) -> bytes:
     """JPEG of all tiles, each zoomed on the head, with the whole image in its corner."""
-    tiles = [_tile(frame, faces) for frame in frames]
+    tiles = [proof_tile(frame, faces) for frame in frames]
     blank = np.zeros_like(tiles[0])
     tiles += [blank] * (-len(tiles) % _COLUMNS)
     rows = [np.hstack(tiles[i : i + _COLUMNS]) for i in range(0, len(tiles), _COLUMNS)]
@@ -53,7 +53,8 @@ def contact_sheet(frames: Sequence[ProofFrame], faces: NDArray[np.int32], title:
     return encode_image(sheet, ".jpg", 92)
 
 
-def _tile(frame: ProofFrame, faces: NDArray[np.int32]) -> Image:
+def proof_tile(frame: ProofFrame, faces: NDArray[np.int32]) -> Image:
+    """One tile, 640x640: zoomed on the head, with the whole image in its corner."""
     import cv2
 
     seen = frame.vertices[np.isfinite(frame.vertices).all(axis=1)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.errors import UncropError
+from converter.errors import ConventionError, UncropError
 from converter.validation.catalogue import CATALOGUE
 from converter.validation.evidence import CheckSkipped, Evidence, Outcome
 from converter.validation.report import SEVERITIES, CheckResult, Kind
@@ -59,7 +59,8 @@ def run_check(check_id: str, function: CheckFunction, evidence: Evidence) -> Che
     except CheckSkipped as skipped:
         return CheckResult(check_id, "skipped", reason=str(skipped))
     except UncropError as error:
-        evidence.damaged.setdefault(error.where, error)
+        if not isinstance(error, ConventionError):  # which speaks of numbers, not of a file
+            evidence.damaged.setdefault(error.where, error)
         return CheckResult(check_id, "skipped", reason=str(error))
     found = [replace(f, check=check_id) for f in outcome.findings]
     found.sort(key=lambda f: SEVERITIES.index(f.severity))

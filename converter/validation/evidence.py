@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.errors import UncropError
+from converter.errors import FormatError, UncropError
 from converter.findings import Finding, Severity
 from converter.geometry.pixels import Floats, Size
 from converter.media.images import read_image
@@ -120,8 +120,13 @@ class KeptFrames:
         return self.paths[index].name
 
     def read(self, index: int) -> Image:
-        """Decode one image."""
-        return self.decode(self.paths[index])
+        """Decode one image; raises FormatError if its size differs from the others'."""
+        image = self.decode(self.paths[index])
+        if Size.of(image) != self.size:
+            raise FormatError(
+                self.paths[index], f"{self.size} like the other images", f"{Size.of(image)}"
+            )
+        return image
 
     def stream(self, indices: Sequence[int]) -> Iterator[Image]:
         """Decode images one after the other."""

@@ -10,7 +10,7 @@ from converter.errors import UncropError
 from converter.geometry.crop import Crop
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.geometry.pose import rotation_vector_from_matrix
-from converter.media.contact_sheet import ProofFrame, contact_sheet
+from converter.media.contact_sheet import ProofFrame, proof_tile
 from converter.media.images import encode_image, resample
 from converter.track import Image, Track
 from converter.validation.evidence import CheckSkipped, Evidence, spread
@@ -260,8 +260,8 @@ def _mesh_picture(evidence: Evidence) -> Picture | None:
     number = int(evidence.ids[index])
     landmarks = np.zeros((0, 2)) if track.landmarks is None else track.landmarks[index]
     tile = ProofFrame(image, projected, landmarks, f"{number:05d}")
-    sheet = contact_sheet([tile], track.meshes.faces, f"mesh and landmarks, frame {number:05d}")
-    return Picture(f"mesh and landmarks over the crop of frame {number:05d}, {text}", sheet)
+    drawn = encode_image(proof_tile(tile, track.meshes.faces), ".jpg", 88)
+    return Picture(f"mesh and landmarks over the crop of frame {number:05d}, {text}", drawn)
 
 
 def _in_view(points: Floats, size: Size) -> bool:

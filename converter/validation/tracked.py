@@ -404,8 +404,13 @@ class Tracked(Evidence):
     def _block_size(self, payloads: list[FramePayload]) -> Size:
         """Size at which most camera blocks agree with opencv.K; that of the images if none does."""
         stated, actual = self.stated_size, self.image_size
-        swapped = Size(stated.height, stated.width) if stated else None
-        candidates = list(dict.fromkeys(s for s in (stated, swapped, actual) if s is not None))
+        other = actual or stated
+        swapped = Size(other.height, other.width) if other else None
+        # Of known images only another resolution is in question: a swap is a defect of K.
+        sizes = (
+            (stated, swapped) if actual is None else (actual, None if stated == swapped else stated)
+        )
+        candidates = list(dict.fromkeys(s for s in sizes if s is not None))
         if not candidates:
             raise CheckSkipped("neither img_size nor an image says how large the crops are")
         blocks = [p for p in payloads if p.camera is not None]

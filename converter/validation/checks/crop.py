@@ -95,6 +95,8 @@ def _fits_better(track: Tracked, other: BBox) -> bool:
 def bbox_outside(track: Tracked) -> Outcome:
     """The box lies inside the source frames, as the tracker computes it."""
     bbox, source = _bbox(track), track.source_size
+    if track.is_whole:
+        raise CheckSkipped(f"it is not applied: {track.is_whole}")
     if source is None:
         raise CheckSkipped("the size of the source frames is not known")
     if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:

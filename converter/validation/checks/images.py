@@ -41,6 +41,8 @@ def images_unsquared(track: Tracked) -> Outcome:
     size, bbox = track.image_size, track.bbox
     if size is None or bbox is None:
         raise CheckSkipped("there are no images" if size is None else track.crop_reason)
+    if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
+        raise CheckSkipped("the numbers of bbox.pt are in another order")
     source = track.source_size
     cut = bbox.clamped(source).size if source else bbox.size
     if size.width == size.height or cut != size:

@@ -12,6 +12,7 @@ from converter.sources.metrical_tracker.evidence import (
     MIN_SHARE,
     landmark_residuals,
     landmark_share,
+    other_meanings,
 )
 from converter.sources.metrical_tracker.files import N_LANDMARKS
 from converter.track import Track
@@ -110,6 +111,10 @@ def landmarks_off_mesh(evidence: Evidence) -> Outcome:
 def _known_elsewhere(track: Tracked, picked: list[int]) -> str:
     """Whether cameras that other checks report explain it, and the camera blocks fit."""
     cameras = track.cameras
+    if not cameras.has_block.any():
+        meanings = other_meanings(_only(track.track, picked))
+        fitting = [w for w, t in meanings if (landmark_share(t, len(picked)) or 0) >= MIN_SHARE]
+        return f"{fitting[0]}, K puts the face in place" if len(fitting) == 1 else ""
     if not cameras.has_block[picked].all():
         return ""
     wrong = (cameras.K_cause[picked] != "") | (cameras.pose_cause[picked] != "")
@@ -128,8 +133,9 @@ def _known_elsewhere(track: Tracked, picked: list[int]) -> str:
 def landmarks_lag(track: Tracked) -> Outcome:
     """The landmarks of its own image fit a frame's mesh best, not those of a neighbour."""
     _looked_at(track, 1)
-    if track.offset is None:
-        raise CheckSkipped("nothing shows which image belongs to which frame")
+    if track.numbering is None:
+        reason = "the images are out of step with the frames; see images-order"
+        raise CheckSkipped(reason if track.numbering_error else "no image is known to be a frame's")
     positions = track.positions_of(track.ids)
 
     def landmarks_at(index: int, lag: int) -> Floats | None:
