@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.geometry.pixels import Floats, Size
+from converter.media.parallel import ordered_map
 from fitting.crop.mapping import Grey, Mapping, render_grey
 
 _BLOCK = 16
@@ -83,6 +84,9 @@ class Pair:
     _small: Grey = field(init=False)
     _tiles: Blocks = field(init=False)
     _std: NDArray[np.float32] = field(init=False)
+    _known: dict[tuple[Mapping, Mapping], NDArray[np.float32]] = field(
+        init=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         self._small = _shrunk(self.crop, self.shrink)
@@ -105,6 +109,8 @@ class Pair:
 
     def shrunk(self, shrink: int) -> Pair:
         """Return the pair compared at another size."""
+        if shrink == self.shrink:
+            return self
         return Pair(self.crop, self.source, self.index, self.source_index, shrink)
 
     @property
@@ -196,6 +202,14 @@ class Pair:
         """min(1 - correlation, 0.6) of the chosen blocks."""
         correlation = _correlation(self.blocks(mapping, chosen), self._tiles[chosen])
         return np.asarray(np.minimum(1 - correlation, _COST_LIMIT), np.float32)
+
+    def costs_from(
+        self, start: Mapping, mapping: Mapping, chosen: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """As `costs`, kept: ``chosen`` are the blocks that agree under ``start``."""
+        if (start, mapping) not in self._known:
+            self._known[start, mapping] = self.costs(mapping, chosen)
+        return self._known[start, mapping]
 
     def tiles(self, chosen: NDArray[np.int64]) -> Blocks:
         """Chosen blocks of the crop, normalised."""
@@ -328,7 +342,7 @@ def _free_step(pair: Pair, mapping: Mapping, chosen: NDArray[np.int64]) -> Float
     return _solve(J, pair.blocks(mapping, chosen), pair.tiles(chosen))
 
 
-def descend(pair: Pair, edges: Floats) -> tuple[Mapping, Floats] | None:
+def descend(pair: Pair, edges: Floats, n_steps: int = _STEPS) -> tuple[Mapping, Floats] | None:
     """Follow Gauss-Newton steps from an estimate until they stay on one lattice point.
 
     Returns
@@ -339,7 +353,7 @@ def descend(pair: Pair, edges: Floats) -> tuple[Mapping, Floats] | None:
     side = edges[1] - edges[0]
     coarse = max(1, round(side / pair.grid.width))
     seen: set[Mapping] = set()
-    for i in range(_STEPS):
+    for i in range(n_steps):
         base = Mapping.rounded(squared(edges))
         if min(base.size.width, base.size.height) < 8:
             return None
@@ -400,12 +414,10 @@ def climb(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None
         return None
     tried: dict[Mapping, NDArray[np.float32]] = {}
 
-    def cost(mapping: Mapping) -> float:
-        if mapping not in tried:
-            tried[mapping] = np.concatenate(
-                [pair.costs(mapping, c) for pair, c in zip(pairs, chosen, strict=True)]
-            )
-        return float(tried[mapping].mean())
+    def costs(mapping: Mapping) -> NDArray[np.float32]:
+        return np.concatenate(
+            [p.costs_from(start, mapping, c) for p, c in zip(pairs, chosen, strict=True)]
+        )
 
     best = start if start.is_possible(source) else None
     for _ in range(_CLIMBS):
@@ -413,7 +425,9 @@ def climb(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None
         candidates = around if best is None else [best, *around]
         if not candidates:
             return None
-        top = min(candidates, key=cost)
+        new = [m for m in candidates if m not in tried]
+        tried.update(zip(new, ordered_map(costs, new), strict=True))
+        top = min(candidates, key=lambda m: float(tried[m].mean()))
         if top == best:
             break
         best = top
@@ -439,15 +453,12 @@ def ranked(tried: dict[Mapping, NDArray[np.float32]], best: Mapping) -> Ranking:
 def climb_by_pixels(pair: Pair, start: Mapping, source: Size) -> Mapping:
     """Step to the neighbour with the smallest mean absolute difference until none is better."""
     errors: dict[Mapping, float] = {}
-
-    def error(mapping: Mapping) -> float:
-        if mapping not in errors:
-            errors[mapping] = pixel_error(pair, mapping)
-        return errors[mapping]
-
     best = start
     for _ in range(_CLIMBS):
-        top = min([best, *best.neighbours(source)], key=error)
+        candidates = [best, *best.neighbours(source)]
+        new = [m for m in candidates if m not in errors]
+        errors.update(zip(new, ordered_map(lambda m: pixel_error(pair, m), new), strict=True))
+        top = min(candidates, key=errors.__getitem__)
         if top == best:
             break
         best = top

@@ -6,20 +6,28 @@ scales are looked at in order to name what is wrong with a crop that has no answ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.geometry.pixels import Floats
+from converter.media.parallel import ordered_map
 from fitting.crop.mapping import Grey
 
 _RATIO = 0.8
 _MIN_INLIERS = 8
-_ATTEMPTS = ((800, 0.04), (1600, 0.04), (1600, 0.01), (400, 0.01))
-"""Longer side of the source, px, and SIFT's contrast threshold; the next where one finds little."""
-_ENOUGH = 20
-_CROP_SIDE = 512
+_ATTEMPTS = (
+    (480, 256, 0.04, 60),
+    (800, 512, 0.04, 20),
+    (1600, 512, 0.04, 20),
+    (1600, 512, 0.01, 20),
+    (400, 512, 0.01, 20),
+)
+"""Longer side of the source and of the crop, px, SIFT's contrast threshold, and how many matches
+have to agree; the next where fewer do."""
 _MAX_FEATURES = 1500
 
 
@@ -136,17 +144,27 @@ class Searcher:
         """Estimate where a crop lies; None where nothing matches."""
         height, width = crop.shape
         best: Estimate | None = None
-        found: dict[float, Features] = {}
-        for side, contrast in _ATTEMPTS:
-            if contrast not in found:
-                found[contrast] = find_features(crop, _CROP_SIDE, contrast)
-            source = self.features(side, contrast)
-            estimate = match(found[contrast], source, width, height)
+        known: dict[tuple[int, float], Features] = {}
+
+        def of_crop(side: int, contrast: float) -> Features:
+            if (side, contrast) not in known:
+                known[side, contrast] = find_features(crop, side, contrast)
+            return known[side, contrast]
+
+        for source_side, crop_side, contrast, enough in _ATTEMPTS:
+            # Both at once: detection runs on one core.
+            jobs = (partial(of_crop, crop_side), partial(self.features, source_side))
+            ours, source = ordered_map(partial(_with, contrast), jobs)
+            estimate = match(ours, source, width, height)
             if estimate is not None and (best is None or estimate.n_inliers > best.n_inliers):
                 best = estimate
-            if best is not None and best.n_inliers >= _ENOUGH:
+            if best is not None and best.n_inliers >= enough:
                 break
         return best
+
+
+def _with(contrast: float, find: Callable[[float], Features]) -> Features:
+    return find(contrast)
 
 
 def mirrored(crop: Grey) -> list[tuple[str, Grey]]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats
 from converter.media.images import ImageFiles
+from converter.media.parallel import ordered_map
 from fitting.crop.certificate import (
     Comparison,
     CropCertificate,
@@ -25,7 +27,7 @@ from fitting.crop.mapping import Grey, Mapping, render_grey
 from fitting.crop.padding import PaddingSearch, border, padded
 from fitting.crop.pixelwise import descend_by_pixels
 from fitting.crop.pyramid import find_places
-from fitting.crop.refine import Agreement, Pair, Ranking, climb, climb_by_pixels, descend
+from fitting.crop.refine import Agreement, Pair, Ranking, climb, climb_by_pixels, descend, squared
 from fitting.crop.search import Estimate, find_features, mirrored
 from fitting.crop.sequences import Crops, Sources
 
@@ -227,29 +229,32 @@ class Solver:
         tried = {pair.source_index}
         centres = {pair.source_index, *self._by_rate(pair.index)}
         while centres:
-            centre = centres.pop()
-            for j in range(centre - reach, centre + reach + 1):
-                if j in tried or not 0 <= j < len(self.sources):
-                    continue
-                tried.add(j)
-                other = self.pair(pair.index, j).shrunk(pair.shrink)
-                here = self._moved(other, mapping)
-                if other.similarity(here) > score:
-                    best, where, score = other, here, other.similarity(here)
-                    centres.add(j)
+            near = {c + k for c in centres for k in range(-reach, reach + 1)}
+            new = sorted(j for j in near - tried if 0 <= j < len(self.sources))
+            tried.update(new)
+            centres = set()
+            self.sources.prefetch(new)
+            others = [self.pair(pair.index, j).shrunk(pair.shrink) for j in new]
+            for other, (here, found) in zip(
+                others, ordered_map(partial(self._moved, mapping), others), strict=True
+            ):
+                if found > score:
+                    best, where, score = other, here, found
+                    centres = {other.source_index}
         if best is pair:
             return pair, mapping
         ranking = climb([best], where, self.size)
         return (best, ranking.best) if ranking is not None else (pair, mapping)
 
-    def _moved(self, pair: Pair, mapping: Mapping) -> Mapping:
-        """The mapping near ``mapping`` that fits best, found at a small size first."""
+    def _moved(self, mapping: Mapping, pair: Pair) -> tuple[Mapping, float]:
+        """The mapping near ``mapping`` that fits best, found at a small size first; how well."""
         edges = mapping.edges
-        for other in (pair.shrunk(4), pair):
-            found = descend(other, edges)
+        for other, n_steps in ((pair.shrunk(4), 4), (pair, 1)):
+            found = descend(other, edges, n_steps)
             if found is not None:
-                edges = found[0].edges
-        return max(mapping, Mapping.rounded(edges), key=pair.similarity)
+                edges = found[1]
+        scores = {m: pair.similarity(m) for m in (mapping, Mapping.rounded(squared(edges)))}
+        return max(scores.items(), key=lambda item: item[1])
 
     def _by_rate(self, index: int) -> list[int]:
         """Where the source frame would be if both sequences ran over the same time."""
