@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -226,7 +226,26 @@ class Evidence:
             raise CheckSkipped("there are no landmarks")
         return points
 
-    def require_meshes(self) -> None:
-        """Raise CheckSkipped if there are none."""
-        if self.track.meshes is None:
-            raise CheckSkipped("there are no meshes")
+    @property
+    def with_mesh_files(self) -> list[int]:
+        """Positions of the frames that have a mesh."""
+        return list(range(len(self.ids))) if self.track.meshes is not None else []
+
+    def comparable(self, n: int) -> list[int]:
+        """Positions of ``n`` frames with landmarks and a readable mesh; raises CheckSkipped."""
+        self.require_landmarks()
+        meshes = set(self.with_mesh_files)
+        there = [i for i in self.with_landmarks if i in meshes]
+        picked = [i for i in self.sample(there, n) if self.vertices(i) is not None]
+        if not picked:
+            raise CheckSkipped("no frame has both landmarks and a mesh that can be read")
+        return picked
+
+
+def only(track: Track, picked: Sequence[int]) -> Track:
+    """Return the track with landmarks at these frames only."""
+    if track.landmarks is None:
+        return track
+    points = np.full_like(track.landmarks, np.nan)
+    points[list(picked)] = track.landmarks[list(picked)]
+    return replace(track, landmarks=points)

@@ -141,9 +141,9 @@ def _reprojection_errors(evidence: Evidence) -> Floats | None:
         return None
     track = evidence.in_crop
     there = evidence.with_landmarks
+    meshes = set(evidence.with_mesh_files)
+    there = [i for i in there if i in meshes]
     if isinstance(evidence, Tracked):
-        meshes = set(evidence.with_mesh_files)
-        there = [i for i in there if i in meshes]
         cameras = evidence.cameras
         stored = evidence.track_with(cameras.K, cameras.pose)
         track = stored if stored.image_space == "crop" else track
@@ -235,9 +235,8 @@ def _mesh_picture(evidence: Evidence) -> Picture | None:
     if track.meshes is None:
         return None
     there = evidence.with_landmarks or list(range(len(evidence.ids)))
-    if isinstance(evidence, Tracked):
-        meshes = set(evidence.with_mesh_files)
-        there = [i for i in there if i in meshes]
+    meshes = set(evidence.with_mesh_files)
+    there = [i for i in there if i in meshes]
     if not there:
         return None
     index = there[len(there) // 2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,16 +34,29 @@ from converter.sources.metrical_tracker.cameras import (
     tracked_intrinsics,
     tracked_pose,
 )
+from converter.sources.metrical_tracker.evidence import (
+    MIN_SHARE,
+    fitting_meanings,
+    landmark_share,
+)
 from converter.sources.metrical_tracker.files import N_LANDMARKS, FrameFiles, TrackFiles
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
 from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
 from converter.sources.metrical_tracker.payload import FramePayload, frame_from, unusable_block
 from converter.sources.metrical_tracker.reader import box_of_corners, read_bbox_numbers
 from converter.track import Flame, ImageSpace, Provenance, Track
-from converter.validation.evidence import CheckSkipped, Evidence, KeptMeshes, Pictures, spread
+from converter.validation.evidence import (
+    CheckSkipped,
+    Evidence,
+    KeptMeshes,
+    Pictures,
+    only,
+    spread,
+)
 
 T = TypeVar("T")
 _N_SIZES = 12
+_N_SHARE_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +158,26 @@ class StoredCameras:
             np.where(known[:, None, None], self.block_pose.R, self.pose.R),
             np.where(known[:, None], self.block_pose.t, self.pose.t),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForkMeaning:
+    """A rewrite of K that only landmarks tell.
+
+    Attributes
+    ----------
+    what
+        How K is to be read.
+    track
+        The track with K read so.
+    share
+        Share of the landmarks on the mesh with K as it is stored.
+
+    """
+
+    what: str
+    track: Track
+    share: float
 
 
 class Tracked(Evidence):
@@ -455,8 +488,37 @@ class Tracked(Evidence):
     @cached_property
     def track(self) -> Track:
         """The usable frames with the cameras that are believed; raises CheckSkipped."""
+        if self.fork_meaning is not None:
+            return self.fork_meaning.track
         cameras = self.cameras
         return self.track_with(cameras.K_believed, cameras.pose_believed)
+
+    @cached_property
+    def fork_meaning(self) -> ForkMeaning | None:
+        """What a K without a camera block beside it means, where it does not mean the crop's."""
+        cameras = self.cameras
+        if cameras.has_block.any() or self.says_source:
+            return None
+        stored = self.track_with(cameras.K, cameras.pose)
+        points, meshes = self.landmarks, self.meshes
+        if points is None or meshes is None:
+            return None
+        found = np.asarray(np.isfinite(points).all(axis=(1, 2)))
+        there = [i for i in self.with_mesh_files if found[i]]
+        picked = [i for i in spread(there, _N_SHARE_FRAMES)
+                  if self.attempt(partial(meshes.vertices, i)) is not None]  # fmt: skip
+        share = landmark_share(only(stored, picked)) if picked else None
+        if share is None or share >= MIN_SHARE:
+            return None
+        try:
+            # All landmarks, since their movement over the track tells more than eight frames.
+            fitting = fitting_meanings(only(stored, there))
+        except UncropError:  # a damaged mesh, which is another check's finding
+            return None
+        if len(fitting) != 1:
+            return None
+        what, meant = fitting[0]
+        return ForkMeaning(what, replace(meant, landmarks=points), share)
 
     def track_with(self, K: Floats, pose: Pose) -> Track:
         """Return the usable frames with these cameras."""
@@ -477,13 +539,18 @@ class Tracked(Evidence):
             provenance=Provenance("metrical-tracker"),
         )
 
-    def _space(self, cameras: StoredCameras) -> tuple[ImageSpace, Size]:
-        """Without a camera block, img_size may say that K is that of the source frames."""
+    @cached_property
+    def says_source(self) -> bool:
+        """Whether, without a camera block, img_size says that K is that of the source frames."""
         actual, stated = self.image_size, self.stated_size
         rewritten = stated is not None and stated != actual and stated == self.source_size
-        if rewritten and actual is not None and stated is not None and not cameras.has_block.any():
+        return rewritten and actual is not None and not self.cameras.has_block.any()
+
+    def _space(self, cameras: StoredCameras) -> tuple[ImageSpace, Size]:
+        stated = self.stated_size
+        if self.says_source and stated is not None:
             return "source", stated
-        return "crop", actual or cameras.size
+        return "crop", self.image_size or cameras.size
 
     def _flame(self) -> Flame:
         def block(name: str) -> Floats | None:

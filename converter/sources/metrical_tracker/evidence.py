@@ -22,6 +22,7 @@ _HULL_MARGIN = 15 / 512
 SAME_GREY_LEVELS = 3.0
 _FAR_PX = 1e6
 _N_LAG_FRAMES = 40
+_CLEARLY = 0.5
 _MIN_LAG_FRAMES = 8
 _LAGS = tuple(range(-2, 4))
 
@@ -49,8 +50,7 @@ def _settle_K(track: Track) -> tuple[Track, list[Finding]]:
     share = landmark_share(track)
     if share is None or share >= MIN_SHARE:
         return track, []
-    meanings = other_meanings(track)
-    fitting = [(what, t) for what, t in meanings if (landmark_share(t) or 0) >= MIN_SHARE]
+    fitting = fitting_meanings(track)
     if len(fitting) == 1:
         what, repaired = fitting[0]
         finding = Finding(
@@ -79,6 +79,31 @@ def _settle_K(track: Track) -> tuple[Track, list[Finding]]:
         f"{share:.0%}",
         "K, R, t, mesh/ and kpt/ do not belong together; are they from one run of the tracker?",
     )
+
+
+def fitting_meanings(track: Track, n_frames: int = _N_FRAMES) -> list[tuple[str, Track]]:
+    """Known rewrites of K that put the landmarks on the mesh once they are undone.
+
+    More than one only where the landmarks fit all of them about equally well.
+    """
+    fitting = [
+        (what, t) for what, t in other_meanings(track)
+        if (landmark_share(t, n_frames) or 0) >= MIN_SHARE
+    ]  # fmt: skip
+    if len(fitting) < 2:
+        return fitting
+    points = track.landmarks
+
+    def own(index: int, lag: int) -> Floats | None:
+        here = None if points is None else points[index]
+        return here if here is not None and np.isfinite(here).all() else None
+
+    # A mesh drawn a quarter too large may cover the face as well, but its vertices do not keep to
+    # the landmarks: 13.6 px against 1.5 px on a real track.
+    off = [landmark_residuals(t, own).get(0, 0.0) for _, t in fitting]
+    best = int(np.argmin(off))
+    others = [o for i, o in enumerate(off) if i != best]
+    return [fitting[best]] if off[best] < _CLEARLY * min(others) else fitting
 
 
 def other_meanings(track: Track) -> list[tuple[str, Track]]:

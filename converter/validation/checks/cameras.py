@@ -6,14 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import UncropError
-from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.sources.metrical_tracker.cameras import K_LIMIT_PX, ROTATION_LIMIT, brief_K
 from converter.sources.metrical_tracker.evidence import (
     MIN_SHARE,
-    landmark_share,
-    other_meanings,
 )
 from converter.validation.checking import check
 from converter.validation.evidence import CheckSkipped, Evidence, Outcome, finding, named
@@ -61,52 +58,40 @@ def _rewritten(track: Tracked, name: str, fix: str) -> Outcome:
 _BLOCK = "--fix takes K from the camera block, which is untouched."
 
 
-def _by_landmarks(track: Tracked, meaning: str) -> Finding | None:
+def _by_landmarks(track: Tracked, kind: str) -> Outcome | None:
     """In forks without a camera block, landmarks tell which rewrite K went through."""
-    if track.cameras.has_block.any():
+    meaning = track.fork_meaning
+    if meaning is None or kind not in meaning.what:
         return None
-    if track.track.image_space != "crop":
-        return None
-    share = landmark_share(track.track)
-    if share is None or share >= MIN_SHARE:
-        return None
-    fitting = [(what, t) for what, t in other_meanings(track.track)
-               if (landmark_share(t) or 0) >= MIN_SHARE]  # fmt: skip
-    if len(fitting) != 1 or meaning not in fitting[0][0]:
-        return None
-    what = fitting[0][0]
-    return finding(
-        "error", "opencv.K", f"is {brief_K(track.cameras.K[0])} and puts {share:.0%} of the "
-        f"landmarks on the projected mesh; {what}, it puts nearly all there.", share, MIN_SHARE,
-        "share", "--fix maps K back into the crop.",
+    found = finding(
+        "error", "opencv.K", f"is {brief_K(track.cameras.K[0])} and puts {meaning.share:.0%} of "
+        f"the landmarks on the projected mesh; {meaning.what}, it puts nearly all there.",
+        meaning.share, MIN_SHARE, "share", "--fix maps K back into the crop.",
     )  # fmt: skip
+    return Outcome((found,), len(track.ids), tuple(int(i) for i in track.ids))
 
 
 @check("K-naive")
 def K_naive(track: Tracked) -> Outcome:
     """The bbox was not added to the principal point without rescaling."""
-    if found := _by_landmarks(track, "taken off the principal point"):
-        return Outcome((found,), len(track.cameras.ids), _marked_all(track))
+    if outcome := _by_landmarks(track, "taken off the principal point"):
+        return outcome
     return _rewritten(track, "naive", _BLOCK)
 
 
 @check("K-source")
 def K_source(track: Tracked) -> Outcome:
     """K speaks of the crop, not already of the source frame."""
-    if track.track.image_space == "source":
+    if track.says_source:
         size = track.stated_size
         found = finding("error", "img_size", f"is {size}, the size of the source frames, while the "
                         f"images are {track.image_size}: the cameras were already rewritten to "
                         "source resolution.", fix="uncrop takes them as they are; "
                         "--fix maps them back into the crop.")  # fmt: skip
-        return Outcome((found,), len(track.cameras.ids), _marked_all(track))
-    if found_here := _by_landmarks(track, "read as K of the source"):
-        return Outcome((found_here,), len(track.cameras.ids), _marked_all(track))
+        return Outcome((found,), len(track.ids), tuple(int(i) for i in track.ids))
+    if outcome := _by_landmarks(track, "read as K of the source"):
+        return outcome
     return _rewritten(track, "source", _BLOCK)
-
-
-def _marked_all(track: Tracked) -> tuple[int, ...]:
-    return tuple(int(i) for i in track.cameras.ids)
 
 
 @check("K-scaled")

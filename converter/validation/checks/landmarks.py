@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,12 +10,11 @@ from converter.sources.metrical_tracker.evidence import (
     MIN_SHARE,
     landmark_residuals,
     landmark_share,
-    other_meanings,
 )
 from converter.sources.metrical_tracker.files import N_LANDMARKS
 from converter.track import Track
 from converter.validation.checking import check
-from converter.validation.evidence import CheckSkipped, Evidence, Outcome, finding, named
+from converter.validation.evidence import CheckSkipped, Evidence, Outcome, finding, named, only
 from converter.validation.tracked import Tracked
 
 _LOST_SHARE = 0.05
@@ -67,35 +64,12 @@ def _longest_run(lost: NDArray[np.bool_], ids: NDArray[np.int64]) -> int:
     return longest
 
 
-def _looked_at(evidence: Evidence, n: int) -> list[int]:
-    """Frames with landmarks and a readable mesh, a sample of them."""
-    evidence.require_landmarks()
-    evidence.require_meshes()
-    there = evidence.with_landmarks
-    if isinstance(evidence, Tracked):
-        meshes = set(evidence.with_mesh_files)
-        there = [i for i in there if i in meshes]
-    picked = [i for i in evidence.sample(there, n) if evidence.vertices(i) is not None]
-    if not picked:
-        raise CheckSkipped("no frame has both landmarks and a mesh that can be read")
-    return picked
-
-
-def _only(track: Track, picked: list[int]) -> Track:
-    """The track with landmarks at these frames only."""
-    if track.landmarks is None:
-        return track
-    points = np.full_like(track.landmarks, np.nan)
-    points[picked] = track.landmarks[picked]
-    return replace(track, landmarks=points)
-
-
 @check("landmarks-off-mesh")
 def landmarks_off_mesh(evidence: Evidence) -> Outcome:
     """K, the poses, the meshes and the landmarks belong together."""
-    picked = _looked_at(evidence, _N_SHARE_FRAMES)
+    picked = evidence.comparable(_N_SHARE_FRAMES)
     track = evidence.in_crop
-    share = landmark_share(_only(track, picked), len(picked))
+    share = landmark_share(only(track, picked), len(picked))
     if share is None or share >= MIN_SHARE:
         return Outcome((), len(picked))
     if isinstance(evidence, Tracked) and (known := _known_elsewhere(evidence, picked)):
@@ -111,10 +85,6 @@ def landmarks_off_mesh(evidence: Evidence) -> Outcome:
 def _known_elsewhere(track: Tracked, picked: list[int]) -> str:
     """Whether cameras that other checks report explain it, and the camera blocks fit."""
     cameras = track.cameras
-    if not cameras.has_block.any():
-        meanings = other_meanings(_only(track.track, picked))
-        fitting = [w for w, t in meanings if (landmark_share(t, len(picked)) or 0) >= MIN_SHARE]
-        return f"{fitting[0]}, K puts the face in place" if len(fitting) == 1 else ""
     if not cameras.has_block[picked].all():
         return ""
     wrong = (cameras.K_cause[picked] != "") | (cameras.pose_cause[picked] != "")
@@ -123,7 +93,7 @@ def _known_elsewhere(track: Tracked, picked: list[int]) -> str:
     blocks = track.track_with(
         np.where(cameras.has_block[:, None, None], cameras.block_K, cameras.K), cameras.block_pose
     )
-    share = landmark_share(_only(blocks, picked), len(picked))
+    share = landmark_share(only(blocks, picked), len(picked))
     if share is None or share < MIN_SHARE:
         return ""
     return "the opencv block is wrong (see K and pose); the camera block puts the face in place"
@@ -132,8 +102,8 @@ def _known_elsewhere(track: Tracked, picked: list[int]) -> str:
 @check("landmarks-lag")
 def landmarks_lag(track: Tracked) -> Outcome:
     """The landmarks of its own image fit a frame's mesh best, not those of a neighbour."""
-    _looked_at(track, 1)
-    if track.numbering is None:
+    track.comparable(1)
+    if track.numbering is None or track.offset is None:
         reason = "the images are out of step with the frames; see images-order"
         raise CheckSkipped(reason if track.numbering_error else "no image is known to be a frame's")
     positions = track.positions_of(track.ids)
