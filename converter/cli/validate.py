@@ -113,6 +113,12 @@ def _write(command: ValidateArguments, result: BatchResult) -> None:
         else:
             with replace_file(command.json, overwrite) as path:
                 path.write_text(text, encoding="utf-8")
+    if command.html is not None:
+        from converter.validation.render_html import render_html
+
+        with replace_file(command.html, overwrite) as path:
+            page = render_html(result.reports, complete=complete)
+            path.write_text(page, encoding="utf-8")
 
 
 def _usage_error(command: ValidateArguments) -> str | None:

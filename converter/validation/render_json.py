@@ -92,6 +92,7 @@ def _result_to_json(result: CheckResult) -> dict[str, Any]:
         "status": result.status,
         "reason": _text(result.reason),
         "n_examined": int(result.n_examined),
+        "frame_ids": [int(frame) for frame in result.frame_ids],
         "findings": [
             {
                 "severity": f.severity,
@@ -166,7 +167,12 @@ def _result_from_json(content: dict[str, Any]) -> CheckResult:
         for f in content["findings"]
     )  # fmt: skip
     return CheckResult(
-        content["check"], content["status"], findings, content["reason"], content["n_examined"]
+        check=str(content["check"]),
+        status=content["status"],
+        findings=findings,
+        reason=str(content["reason"]),
+        n_examined=int(content["n_examined"]),
+        frame_ids=tuple(int(frame) for frame in content["frame_ids"]),
     )
 
 

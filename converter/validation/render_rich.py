@@ -26,17 +26,20 @@ def render_rich(reports: Sequence[Report], *, max_rows: int = _MAX_ROWS) -> list
 
     Long runs are cut, worst first, and every cut is said.
     """
-    worst_first = sorted(reports, key=_badness)
+    worst_first = sorted(reports, key=badness)
     parts: list[RenderableType] = [_tracks(worst_first[:max_rows])]
     if len(reports) > max_rows:
         parts.append(_dim(f"... and {len(reports) - max_rows} more tracks, none of them worse"))
+    if len(reports) == 1:
+        parts.append(_facts(reports[0]))
     parts += _worst(worst_first)
     parts += _skipped(reports)
     parts.append(_summary(reports))
     return parts
 
 
-def _badness(report: Report) -> tuple[int, ...]:
+def badness(report: Report) -> tuple[int, ...]:
+    """Sort key, worst first: unreadable, then by the number of errors, warnings, infos."""
     unreadable = report.kind == "unreadable"
     return (-unreadable, *(-report.count(severity) for severity in SEVERITIES))
 
@@ -68,6 +71,19 @@ def _tracks(reports: Sequence[Report]) -> RenderableType:
     return table
 
 
+def _facts(report: Report) -> RenderableType:
+    """What a reader wants to know of a single track."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in report.facts.items():
+        table.add_row(Text(printable(name)), Text(printable(text)))
+    return table
+
+
 def _number(count: int, severity: Severity) -> Text:
     from rich.text import Text
 
@@ -75,13 +91,13 @@ def _number(count: int, severity: Severity) -> Text:
 
 
 def _worst(reports: Sequence[Report]) -> Iterator[RenderableType]:
-    """The worst findings of all tracks, with the number behind each and its limit."""
+    """The worst findings, with the number behind each and its limit; of one track, all of them."""
     from rich.padding import Padding
     from rich.text import Text
 
-    listed = [(f, r) for r in reports for f in r.findings if f.severity != "info"]
-    listed.sort(key=lambda pair: SEVERITIES.index(pair[0].severity))
     several = len(reports) > 1
+    listed = [(f, r) for r in reports for f in r.findings if f.severity != "info" or not several]
+    listed.sort(key=lambda pair: SEVERITIES.index(pair[0].severity))
     for finding, report in listed[:_MAX_WORST]:
         heading = Text.assemble((finding.severity, STYLES[finding.severity]), " ", finding.check)
         if several:
