@@ -28,6 +28,9 @@ from converter.media.pickle_stream import DTYPES, NATIVE
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 10_000
 _MAX_NDIM = 32
+_MAX_KNOWN = 64
+_KNOWN: dict[str, tuple[np.dtype[Any], bool, tuple[int, ...]]] = {}
+"""Headers that passed: thousands of landmark files share one."""
 
 # One "key: value" of the header, up to the comma or before the closing brace. Values are text, a
 # truth value or a tuple of whole numbers; Python 2 wrote those as 68L.
@@ -64,7 +67,12 @@ def read_npy(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> NDArray[Any]:
 def parse_npy(data: bytes, where: object) -> NDArray[Any]:
     """As `read_npy`, for the bytes of a file that messages call ``where``."""
     header, begin = _header_of(data, where)
-    dtype, fortran, shape = _layout_of(header, where)
+    layout = _KNOWN.get(header)
+    if layout is None:
+        layout = _layout_of(header, where)
+        if len(_KNOWN) < _MAX_KNOWN:
+            _KNOWN[header] = layout
+    dtype, fortran, shape = layout
     n_bytes = prod(shape) * dtype.itemsize
     if n_bytes != len(data) - begin:
         found = f"{len(data) - begin}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from converter.errors import FormatError, UnsafeFileError
 from converter.geometry.crop import Crop
 from converter.geometry.pixels import Floats, PixelAffine, Size
-from converter.media.files import read_bytes, read_head
+from converter.media.files import read_bytes, read_head, scan_folder
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Image
 
@@ -38,7 +39,8 @@ def list_images(folder: Path) -> list[Path]:
     """PNG and JPEG files of a folder, in the order in which trackers read them (sorted)."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    names = sorted(entry.name for entry in scan_folder(folder))
+    return [folder / n for n in names if os.path.splitext(n)[1].lower() in IMAGE_SUFFIXES]
 
 
 def read_size(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Size:

@@ -211,6 +211,7 @@ class Tracked(Evidence):
         self.bbox_error: UncropError | None = None
         self.crop_reason = "there is no bbox.pt"
         self.reading_seconds = 0.0
+        self._npy_names: dict[str, set[str]] = {}
         if len(self.listing.paths) > options.limits.frames:
             raise FormatError(
                 self.folders.checkpoint, f"at most {options.limits.frames} frames",
@@ -580,13 +581,13 @@ class Tracked(Evidence):
         folder = self.folders.actor / "kpt" if self.folders.actor else None
         if folder is None or not folder.is_dir() or self.offset is None:
             return None
-        there = {entry.name for entry in scan_folder(folder)}
+        there = self.npy_names("kpt")
         points = np.full((len(self.usable), N_LANDMARKS, 2), np.nan)
         for index, payload in enumerate(self.usable):
             number = int(payload.path.stem)
             position = number + self.offset
             status = "missing"
-            if f"{self.files.image_name(position)}.npy" in there:
+            if self.files.image_name(position) in there:
                 try:
                     found = self.files.read_landmarks("kpt", position, N_LANDMARKS)
                 except UncropError as error:
@@ -598,6 +599,14 @@ class Tracked(Evidence):
                         points[index] = found
             self._landmark_status[number] = status
         return points
+
+    def npy_names(self, folder: str) -> set[str]:
+        """Names, without suffix, of the landmark files of kpt or kpt_dense."""
+        actor = self.folders.actor
+        if folder not in self._npy_names and actor is not None and (actor / folder).is_dir():
+            names = [entry.name for entry in scan_folder(actor / folder)]
+            self._npy_names[folder] = {n[:-4] for n in names if n.endswith(".npy")}
+        return self._npy_names.get(folder, set())
 
     def files_of(self, folder: str, suffix: str) -> dict[int, Path] | None:
         """Frame id -> file, of a folder of the output; None if there is no such folder."""

@@ -133,7 +133,7 @@ def _per_frame_files(track: Tracked) -> Iterable[tuple[str, bool, Path, set[int]
     actor = track.folders.actor
     if actor is not None and track.offset is not None:
         for folder in ("kpt", "kpt_dense"):
-            stems = {p.stem for p in (actor / folder).glob("*.npy")}
+            stems = set(track.npy_names(folder))
             names = ((i, track.files.image_name(i + track.offset)) for i in track.numbers)
             yield f"{folder} file", False, actor / folder, {i for i, n in names if n in stems}
 
@@ -312,7 +312,7 @@ def landmarks_dense(track: Tracked) -> Outcome:
     folder = actor / "kpt_dense" if actor is not None else None
     if folder is None or not folder.is_dir():
         raise CheckSkipped("there is no kpt_dense folder")
-    paths = sorted(folder.glob("*.npy"))
+    paths = [folder / f"{stem}.npy" for stem in sorted(track.npy_names("kpt_dense"))]
     picked = [paths[i] for i in track.sample(range(len(paths)), 12)]
     wrong = []
     for path in picked:

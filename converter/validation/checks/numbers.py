@@ -39,6 +39,8 @@ def numbers_nonfinite(track: Tracked) -> Outcome:
 
 def _differing(stacked: Floats) -> tuple[NDArray[np.int64], float]:
     """Positions that differ from the most common value, and by how much, relative."""
+    if (stacked == stacked[0]).all():  # as in every genuine track; sorting would be slow
+        return np.zeros(0, np.int64), 0.0
     _, inverse, counts = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
     usual = int(np.argmax(counts))
     positions = np.flatnonzero(np.ravel(inverse) != usual)
