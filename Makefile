@@ -63,6 +63,7 @@ bench: $(VENV)/.test
 fixtures: $(VENV)/.test
 	$(BIN)/python fixtures/make_torch_files.py
 	$(BIN)/python fixtures/make_sample.py
+	$(BIN)/python fixtures/make_flame_head_tracker.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from converter.dataset.record import Reference, check_files
 from converter.dataset.reprojection import compare_projections, compare_refitted
+from converter.dataset.stand_in import meshes_or_stand_in
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
@@ -145,7 +146,7 @@ def check_dataset(out: Path) -> list[Finding]:
 
 def check_reprojection(dataset: LoadedDataset, reference: Reference) -> list[Finding]:
     """Distances between the mesh through the dataset's cameras and through the track's."""
-    meshes = reference.track.meshes
+    meshes = meshes_or_stand_in(reference.track)
     mesh = np.zeros((0, 3)) if meshes is None else meshes.mean.astype(np.float64)
     if len(mesh) != len(dataset.vertices) or dataset.image_ids.max() >= len(reference.positions):
         return [_error("reprojection", "track_params.pt", "holds another mesh, or other frames.")]

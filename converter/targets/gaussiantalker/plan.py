@@ -13,6 +13,7 @@ from converter.dataset.doubts import canvas_doubts, face_doubts
 from converter.dataset.landmarks import settle_landmarks
 from converter.dataset.options import require_bounds
 from converter.dataset.parsing import Parsing
+from converter.dataset.stand_in import meshes_or_stand_in, stand_in_findings
 from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats
@@ -77,6 +78,7 @@ def make_plan(track: Track, options: Options) -> Plan:
     _require_options(options)
     meshes, landmarks, times = _require_parts(track)
     canvas, findings = choose_canvas(track, options)
+    findings += stand_in_findings(track, meshes)
     max_gap = options.max_gap if options.missing_landmarks == "interpolate" else 0
     positions, filled, more = settle_landmarks(landmarks, times, max_gap, f"{track.name}: kpt")
     findings += more
@@ -118,7 +120,8 @@ def _require_options(options: Options) -> None:
 
 
 def _require_parts(track: Track) -> tuple[Meshes, Floats, Floats]:
-    if track.meshes is None:
+    meshes = meshes_or_stand_in(track)
+    if meshes is None:
         raise MissingInputError(
             track.name, "meshes (output/<name>/mesh/NNNNN.ply); GaussianTalker starts from them",
             "none", "Run the tracker with mesh export, or copy its mesh/ folder back.",
@@ -133,7 +136,7 @@ def _require_parts(track: Track) -> tuple[Meshes, Floats, Floats]:
             track.name, "landmarks (kpt/NNNNN.npy in the actor folder)", "none",
             "Give --actor DIR with the folder that holds kpt/.",
         )  # fmt: skip
-    return track.meshes, track.landmarks, track.times
+    return meshes, track.landmarks, track.times
 
 
 def _parsing(options: Options, track: Track, canvas: Canvas) -> Parsing | None:
