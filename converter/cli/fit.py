@@ -17,10 +17,12 @@ from converter import registry
 from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_USAGE
 from converter.cli.report import Reporter
+from converter.errors import ConventionError, FormatError, MissingInputError
 from converter.media.atomic import replace_file, require_free
 
 if TYPE_CHECKING:
     from converter.track import Track
+    from fitting.pose.problem import Ears
     from fitting.pose.refit import TrackFit
 
 
@@ -89,7 +91,7 @@ def run(arguments: list[str]) -> int:
                 require_free(path, command.overwrite)
         source = registry.detect_source(command.track)
         options = command.read_options(hold_K=False, progress=reporter.progress)
-        track = source.read(command.track, options)
+        track = _with_flame(command, source.read(command.track, options))
         reporter.steps(track.provenance.steps)
         reporter.findings(track.findings)
         fit = _fitted(command, track)
@@ -138,17 +140,76 @@ def _using(command: FitArguments) -> Literal["kpt", "dense", "mesh"]:
     return "mesh" if same_poses and command.solver == "lm" else "kpt"
 
 
+def _with_flame(command: FitArguments, track: Track) -> Track:
+    """Make meshes of the coefficients where a track has none."""
+    if command.flame is None:
+        return track
+    from fitting.flame import FlameMeshes, read_flame
+
+    model = read_flame(command.flame)
+    if track.meshes is not None:
+        n, own = len(track.meshes.mean), len(model.template)
+        if n != own:
+            raise ConventionError(
+                f"{track.name}: meshes", f"{own} vertices, as {command.flame.name} has", f"{n}",
+                "Leave --flame out: the track's own meshes are used.",
+            )  # fmt: skip
+        return track
+    meshes = FlameMeshes(model, track.flame, len(track))
+    return dataclasses.replace(track, meshes=meshes)
+
+
 def _fitted(command: FitArguments, track: Track) -> TrackFit:
+    from fitting.flame import read_embedding
     from fitting.pose.refit import refit_track
 
+    embedding = None
+    if command.landmark_embedding:
+        if track.meshes is None:
+            raise MissingInputError(
+                track.name, "meshes that the embedding speaks of", "none",
+                "With --flame FILE they are made from the track's coefficients.",
+            )  # fmt: skip
+        embedding = read_embedding(command.landmark_embedding, track.meshes.faces)
     return refit_track(
         track,
+        embedding=embedding,
+        ears=None if command.ears is None else _ears(command.ears, track),
         using=_using(command),
         intrinsics=("shared" if command.shared_focal else "central" if command.central else "keep"),
         smooth=None if command.smooth is None else _sigma(command.smooth),
         solver=command.solver,
         focal_prior=command.focal_prior,
     )
+
+
+def _ears(path: Path, track: Track) -> Ears:
+    """Points of both ears by the user's table of vertices, and their landmarks."""
+    from converter.media.arrays import read_npz
+    from fitting.pose.problem import Ears
+
+    found = read_npz(path, only=("left", "right", "landmarks"))
+    missing = [n for n in ("left", "right", "landmarks") if n not in found]
+    if missing or track.meshes is None:
+        raise FormatError(
+            path, "arrays left, right and landmarks, and a track with meshes",
+            f"no {' and '.join(missing) or 'meshes'}",
+        )  # fmt: skip
+    n = len(track.meshes.mean)
+    for name in ("left", "right"):
+        table = found[name]
+        fits = table.ndim == 1 and table.size and table.dtype.kind in "iu"
+        if not fits or table.min() < 0 or table.max() >= n:
+            raise ConventionError(
+                f"{path}: {name}", f"vertex numbers (E,) from 0 to {n - 1}",
+                f"{table.dtype} {table.shape}",
+            )  # fmt: skip
+    sides = [
+        np.stack([track.meshes.vertices(i)[found[name].astype(np.int64)]
+                  for i in range(len(track))]).astype(np.float64)
+        for name in ("left", "right")
+    ]  # fmt: skip
+    return Ears(sides[0], sides[1], found["landmarks"].astype(np.float64))
 
 
 def _reports(out: Path) -> tuple[Path, Path]:

@@ -85,7 +85,7 @@ class StorageSource(Protocol):
 
 
 @dataclass(frozen=True)
-class _Symbol:
+class Symbol:
     """A global name of the closed table. Stands for itself."""
 
     name: str
@@ -95,7 +95,9 @@ class _Symbol:
 
 
 @dataclass(frozen=True)
-class _Storage:
+class Storage:
+    """The numbers that tensors share; None: they follow later in the file."""
+
     dtype_name: str
     source: tuple[bytes, str] | None
 
@@ -279,11 +281,11 @@ def _short(text: str) -> str:
 
 
 def _described(value: object) -> str:
-    if type(value) is _Symbol:
+    if type(value) is Symbol:
         return value.name
     if type(value) is Unbuilt:
         return "an array or a dtype without a state"
-    kinds = {bytes: "raw bytes", _Storage: "a bare storage"}
+    kinds = {bytes: "raw bytes", Storage: "a bare storage"}
     return kinds.get(type(value), "a dtype")
 
 
@@ -588,8 +590,8 @@ def _stack_global(vm: Machine, here: int) -> int:
     return here
 
 
-def _symbol(vm: Machine, key: bytes) -> _Symbol:
-    symbol = _SYMBOLS.get(key)
+def _symbol(vm: Machine, key: bytes) -> Symbol:
+    symbol = SYMBOLS.get(key)
     if symbol is None:
         name = _short(key[:200].decode(errors="replace").replace("\n", "."))
         raise vm.unsafe(
@@ -603,7 +605,7 @@ def _symbol(vm: Machine, key: bytes) -> _Symbol:
 def _reduce(vm: Machine, here: int) -> int:
     arguments = vm.stack.pop()
     symbol = vm.stack[-1]
-    if type(symbol) is not _Symbol or symbol.reduce is None or type(arguments) is not tuple:
+    if type(symbol) is not Symbol or symbol.reduce is None or type(arguments) is not tuple:
         raise vm.unsafe(f"{_ONLY_DATA} only", "a call of something else")
     vm.stack[-1] = symbol.reduce(vm, arguments)
     return here
@@ -653,7 +655,7 @@ def _persistent_id(vm: Machine, here: int) -> int:
     if not 0 <= n_elements <= vm.limits.file_bytes:
         raise vm.unsafe(f"at most {vm.limits.file_bytes} elements", _short(f"{n_elements}"), _RAISE)
     source = vm.storages(key, symbol.dtype_name, n_elements)
-    vm.stack[-1] = _Storage(symbol.dtype_name, source)
+    vm.stack[-1] = Storage(symbol.dtype_name, source)
     return here
 
 
@@ -716,7 +718,7 @@ def _ordered_dict(vm: Machine, arguments: tuple[Any, ...]) -> dict[str | int, An
 
 
 def _tensor(vm: Machine, arguments: tuple[Any, ...]) -> NDArray[Any]:
-    if len(arguments) != 6 or type(arguments[0]) is not _Storage:
+    if len(arguments) != 6 or type(arguments[0]) is not Storage:
         raise vm.unsafe("a dense tensor", "something else")
     storage, offset, shape, strides, _requires_grad, hooks = arguments
     if type(hooks) is not dict or hooks:
@@ -749,13 +751,13 @@ def _is_contiguous(shape: tuple[int, ...], strides: Any) -> bool:
 
 _UINT32, _INT32, _FLOAT64 = struct.Struct("<I"), struct.Struct("<i"), struct.Struct(">d")
 _DTYPE_STATE_TYPES = (int, str, NoneType, NoneType, NoneType, int, int, int)
-_STORAGE_TYPES = (str, _Symbol, str, str, int)
+_STORAGE_TYPES = (str, Symbol, str, str, int)
 _BYTE_NAMES = ("b1", "i1", "u1")
 _DTYPE_NAMES = frozenset(name[1:] for name in DTYPES)
-_NDARRAY = _Symbol("numpy.ndarray")
+_NDARRAY = Symbol("numpy.ndarray")
 
-_RECONSTRUCT = _Symbol("numpy._reconstruct", _new_array)
-ENCODE = _Symbol("_codecs.encode", _encode)
+_RECONSTRUCT = Symbol("numpy._reconstruct", _new_array)
+ENCODE = Symbol("_codecs.encode", _encode)
 
 # After recalling _reconstruct: recall ndarray, 0, TUPLE1, store, recall b"b", TUPLE3, store,
 # REDUCE, store; MARK, 1, [extents], TUPLEn, store, recall dtype, [order], recall encode, text.
@@ -766,20 +768,20 @@ _USUAL_HEAD = re.compile(
 # After the text: store, recall "latin1", TUPLE2, store, REDUCE, store, TUPLE, store, BUILD.
 USUAL_TAIL = re.compile(rb"q.h.\x86q.Rq.tq.b", re.DOTALL)
 
-_SYMBOLS = {
+SYMBOLS = {
     b"numpy.core.multiarray\n_reconstruct": _RECONSTRUCT,
     b"numpy._core.multiarray\n_reconstruct": _RECONSTRUCT,
-    b"numpy.core.multiarray\nscalar": _Symbol("numpy.scalar", _scalar),
-    b"numpy._core.multiarray\nscalar": _Symbol("numpy.scalar", _scalar),
+    b"numpy.core.multiarray\nscalar": Symbol("numpy.scalar", _scalar),
+    b"numpy._core.multiarray\nscalar": Symbol("numpy.scalar", _scalar),
     b"numpy\nndarray": _NDARRAY,
-    b"numpy\ndtype": _Symbol("numpy.dtype", _new_dtype),
+    b"numpy\ndtype": Symbol("numpy.dtype", _new_dtype),
     b"_codecs\nencode": ENCODE,
     # How protocol 2 writes b"", the numbers of an empty array.
-    b"__builtin__\nbytes": _Symbol("bytes", _no_bytes),
-    b"collections\nOrderedDict": _Symbol("collections.OrderedDict", _ordered_dict),
-    b"torch._utils\n_rebuild_tensor_v2": _Symbol("torch._rebuild_tensor_v2", _tensor),
+    b"__builtin__\nbytes": Symbol("bytes", _no_bytes),
+    b"collections\nOrderedDict": Symbol("collections.OrderedDict", _ordered_dict),
+    b"torch._utils\n_rebuild_tensor_v2": Symbol("torch._rebuild_tensor_v2", _tensor),
 } | {
-    f"torch\n{name}".encode(): _Symbol(f"torch.{name}", dtype_name=dtype_name)
+    f"torch\n{name}".encode(): Symbol(f"torch.{name}", dtype_name=dtype_name)
     for name, dtype_name in _STORAGE_DTYPES.items()
 }
 

@@ -77,7 +77,7 @@ def parse_torch(data: bytes, where: object, limits: Limits = DEFAULT_LIMITS) -> 
                 "a bare pickle, which runs code when it is opened",
                 f"Do not open it with pickle or torch.load. {_SAVE_AGAIN}",
             )
-        return _Legacy(data, where, limits).parse()
+        return LegacyStream(data, where, limits).parse()
     if data.startswith(b"ustar", 257):
         raise UnsafeFileError(where, "a zip", "a tar archive of torch before 0.2", _SAVE_AGAIN)
     found = "an empty file" if not data else "another format"
@@ -148,7 +148,7 @@ class _ZipStorages:
         return self._order
 
 
-class _Legacy:
+class LegacyStream:
     """The stream format of torch before 1.6."""
 
     def __init__(self, data: bytes, where: object, limits: Limits) -> None:
@@ -159,6 +159,7 @@ class _Legacy:
         self._read: dict[str, bytes] = {}
 
     def parse(self) -> TorchFile:
+        """Read the header, the object, and the storages behind it."""
         begin = self._header_end()
         content, end = self._machine().run(begin)
         keys, end = self._machine().run(end)

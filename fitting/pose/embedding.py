@@ -22,7 +22,8 @@ _CAP = 20 / 512
 """Share of the image's shorter side; farther landmarks are all as wrong."""
 _AS_GOOD = 1.5
 _LARGEST_YAW_DEG = 39
-_CONTOUR_ROWS = 2 * _LARGEST_YAW_DEG + 1
+CONTOUR_ROWS = 2 * _LARGEST_YAW_DEG + 1
+"""Of a dynamic embedding: 0 to 39 degrees to one side, 1 to 39 to the other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from converter.errors import ConventionError
 from converter.findings import Finding
-from converter.geometry import Intrinsics
+from converter.geometry import Intrinsics, Pose
 from converter.geometry.pixels import Floats
 from converter.track import Track
 from fitting.pose.correspondences import Using, correspondences
@@ -24,6 +24,7 @@ from fitting.pose.embedding import (
     find_embedding,
     four_in_five,
 )
+from fitting.pose.fit import fit_rigid
 
 _CLEARLY = 0.5
 """A reading replaces another if it leaves at most this share of the distance."""
@@ -35,6 +36,7 @@ _AS_NOISE = 3 / 512
 """As far as detectors go; what is this near needs no other explanation (geometry spec)."""
 
 _N_TRIED = 40
+_CONTOUR_ROUNDS = 3
 _FEWEST_FOR_K = 20
 
 
@@ -113,6 +115,10 @@ def settle_intrinsics(
     if named.far_px * _CLEARLY <= best.far_px:
         best = named  # what has a name is exact; an estimate is not
     others = [r.far_px for r in (own, *rewrites) if r is not best]
+    if best.far_px > _ON_THE_HEAD * side and embedding is not None:
+        refitted = _with_new_poses(own, using, embedding)
+        if refitted.far_px <= _ON_THE_HEAD * side:
+            return Settled(refitted.track, embedding, (_poses_finding(own, refitted, side),))
     if best.far_px > _ON_THE_HEAD * side or best.far_px > _CLEARLY * min(others):
         raise ConventionError(
             f"{track.name}: K",
@@ -206,6 +212,37 @@ def _estimated(stated: Reading, using: Using, embedding: Embedding | None) -> Re
     K = Intrinsics(focal, focal, float(centre[0]), float(centre[1]), size)
     track = replace(stated.track, intrinsics=K)
     return _scored(Reading(_ESTIMATED, track), using, embedding, N_FRAMES)
+
+
+def _with_new_poses(stated: Reading, using: Using, embedding: Embedding) -> Reading:
+    """Fit all poses from nothing, for a track whose own say nothing; K stays as it is stated."""
+    track = stated.track
+    for _ in range(_CONTOUR_ROUNDS):  # jaw points follow the pose, and the pose the jaw points
+        pairs = correspondences(track, using, embedding)
+        fit = fit_rigid(
+            pairs.points, pairs.landmarks, track.intrinsics, groups=pairs.groups,
+            fov_limits_deg=(1.0, 170.0),
+        )  # fmt: skip
+        known = fit.fitted[:, None, None]
+        w2c = Pose(
+            np.where(known, fit.w2c.R, track.w2c.R), np.where(known[..., 0], fit.w2c.t, track.w2c.t)
+        )
+        track = replace(track, w2c=w2c)
+    return _scored(Reading("with new poses", track), using, embedding, N_FRAMES)
+
+
+def _poses_finding(own: Reading, refitted: Reading, side: int) -> Finding:
+    return Finding(
+        "poses-replaced",
+        "warning",
+        f"{own.track.name}: poses",
+        f"leave the landmarks {own.far_px:.1f} px off the head, under every reading of K; poses "
+        f"fitted from nothing leave {refitted.far_px:.2f} px.",
+        measured=own.far_px,
+        limit=_ON_THE_HEAD * side,
+        unit="px",
+        fix="The track's own poses are not used. K is believed as stated.",
+    )
 
 
 def _line(rays: Floats, seen: Floats, weights: Floats) -> tuple[float, Floats]:
