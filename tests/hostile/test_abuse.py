@@ -7,7 +7,6 @@ each item took.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -23,7 +22,7 @@ import pytest
 from converter.errors import printable
 from fixtures.hostile.abuse import ABUSE, PLACES, SAMPLE, Abuse, Item, put, small_track
 from fixtures.hostile.streams import CANARY
-from tests.conftest import REPOSITORY
+from tests.hostile.zygote import start
 
 MAX_CPU_S = 5.0
 MAX_WALL_S = 30.0
@@ -42,22 +41,8 @@ Run = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Run]:
     """Run a command line in a process of its own; see `tests.hostile.zygote`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.hostile.zygote"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
-
-    def run(arguments: list[str], cwd: Path, folders: list[Path], **more: Any) -> dict[str, Any]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        task = {"arguments": arguments, "cwd": str(cwd), "folders": list(map(str, folders)), **more}
-        process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.flush()
-        answer: dict[str, Any] = json.loads(process.stdout.readline())
-        return answer
-
-    yield run
-    process.communicate()
+    with start() as run:
+        yield run
 
 
 def snapshot(*folders: Path) -> dict[str, object]:
@@ -110,8 +95,8 @@ class Bench:
         try:
             before = snapshot(work, out, self.temporary)
             arguments = self._arguments(item, work, path, out)
-            answer = self._run(arguments, work, [work, out, self.temporary],
-                               nobody="AS NOBODY" in item.options and os.geteuid() == 0)  # fmt: skip
+            nobody = "AS NOBODY" in item.options and os.geteuid() == 0
+            answer = self._run(arguments, work, [work, out, self.temporary], nobody=nobody)
             FIGURES.append((answer["cpu_s"], answer["peak_mb"], item.name))
             if REPORT:
                 line = f"{answer['cpu_s']:6.2f} s {answer['peak_mb']:5.0f} MB {answer['code']} "

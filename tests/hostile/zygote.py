@@ -15,10 +15,12 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,8 @@ def _warm_up() -> None:
     import converter.sources.bundle
     import converter.sources.metrical_tracker
     import converter.targets.bundle
-    import converter.targets.gaussiantalker  # noqa: F401
+    import converter.targets.gaussiantalker.check
+    import converter.targets.gaussiantalker.dataset  # noqa: F401
 
     # The rest comes in with the first command of each kind; these fail before they read anything.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
@@ -129,8 +132,16 @@ def _child(task: dict[str, Any], folder: Path) -> None:
             os.seteuid(NOBODY)
         from converter.cli.main import main
 
-        sys.addaudithook(watch)
+        if "fault" in task:
+            from tests.faults.points import install
+
+            points = install(folder / "points", **task["fault"])
+        else:
+            points = None
+            sys.addaudithook(watch)
         code = main(task["arguments"])
+        if points is not None:
+            points.done()
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 70
     except BaseException:
@@ -150,14 +161,16 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         pid = os.fork()
         if pid == 0:
             _child(task, folder)
+        after_s, number = task.get("signal", (KILL_S, signal.SIGKILL))
         while True:
             done, status, usage = os.wait4(pid, os.WNOHANG)
             if done:
                 break
-            if time.monotonic() - began > KILL_S:
-                os.kill(pid, signal.SIGKILL)
+            if time.monotonic() - began > after_s:
+                os.kill(pid, number)
+                after_s, number = KILL_S, signal.SIGKILL
             time.sleep(0.002)
-        events = folder / "events"
+        events, points = folder / "events", folder / "points"
         return {
             "code": os.waitstatus_to_exitcode(status),
             "wall_s": time.monotonic() - began,
@@ -165,8 +178,31 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
             "peak_mb": usage.ru_maxrss / 1024,
             "out": (folder / "out").read_bytes().decode("utf-8", "surrogateescape"),
             "err": (folder / "err").read_bytes().decode("utf-8", "surrogateescape"),
+            "points": points.read_text().splitlines() if points.exists() else [],
             "events": events.read_text().splitlines() if events.exists() else [],
         }
+
+
+@contextlib.contextmanager
+def start() -> Iterator[Callable[..., dict[str, Any]]]:
+    """Start one; give a function that runs a command line in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.hostile.zygote"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )  # fmt: skip
+
+    def ask(arguments: list[str], cwd: Path, folders: list[Path], **more: Any) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        task = {"arguments": arguments, "cwd": str(cwd), "folders": list(map(str, folders)), **more}
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+        return answer
+
+    yield ask
+    process.communicate()
 
 
 def main() -> None:
