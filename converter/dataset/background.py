@@ -9,7 +9,8 @@ import numpy as np
 from converter.dataset.canvas import Canvas
 from converter.dataset.parsing import Parsing, canvas_map, foreground
 from converter.geometry.pixels import Size
-from converter.media.images import read_image, resample
+from converter.media.images import read_image
+from converter.media.resampling import resample
 from converter.track import Image, Track
 
 _FAR_FROM_FOREGROUND_PX = 5

@@ -17,7 +17,7 @@ from converter.findings import Finding
 from converter.geometry.crop import Window
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.geometry.pose import Pose
-from converter.media.images import resample
+from converter.media.resampling import resample
 from converter.track import CentralCameras, Frames, Image, Track
 
 _DEFAULT_CROP_SIZE = 512
@@ -77,9 +77,11 @@ class Canvas:
         """Kind and size, for messages."""
         return f"{self.kind} {self.size}"
 
-    def draw(self, image: Image, position: int) -> Image:
-        """Draw one image of `frames`, that of track frame ``position``."""
-        return resample(image, self.window.canvas_from_image[position], self.size)
+    def draw(self, image: Image, position: int, out: Image | None = None) -> Image:
+        """Draw one image of `frames`, that of track frame ``position``; into ``out`` if need be."""
+        if self.kind == "full":
+            return image[: self.size.height, : self.size.width]
+        return resample(image, self.window.canvas_from_image[position], self.size, out)
 
     def kept(self, track: Track) -> Track:
         """Return the track that was given to `choose_canvas` with what was fitted for it."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from converter.dataset.canvas import Canvas
 from converter.media.parallel import ordered_map
+from converter.media.resampling import scratch
 from converter.registry import Progress
 from converter.track import Image
 
@@ -28,7 +29,8 @@ def draw_images(
     positions
         (M,) positions in the track, ascending.
     write
-        ``write(number, image)``, number 0 to M-1; runs in several threads, in no certain order.
+        ``write(number, image)``, number 0 to M-1; runs in several threads, in no certain order. The
+        image is only its own until it returns.
     progress
         Called per image.
 
@@ -37,7 +39,9 @@ def draw_images(
 
     def work(item: tuple[int, Image]) -> None:
         number, frame = item
-        write(number, canvas.draw(frame, kept[number]))
+        # Every thread draws into memory of its own, and writes before it draws the next.
+        out = scratch("canvas", (*canvas.size.shape, 3), np.uint8)
+        write(number, canvas.draw(frame, kept[number], out))
 
     stream = enumerate(canvas.frames.stream(kept))
     for done, _ in enumerate(ordered_map(work, stream), start=1):

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from converter.dataset.canvas import Canvas
 from converter.errors import ConventionError, MissingInputError
 from converter.geometry.pixels import PixelAffine, Size
-from converter.media.images import ImageFiles, read_image, read_size, resample_nearest
+from converter.media.images import ImageFiles, read_image, read_size
+from converter.media.resampling import resample_nearest
 from converter.track import Image, Track
 
 ParsingNames = Literal["auto", "frame", "image", "position"]

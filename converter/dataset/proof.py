@@ -13,7 +13,7 @@ from converter.errors import TargetError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.media.contact_sheet import ProofFrame, contact_sheet
-from converter.media.images import resample
+from converter.media.resampling import resample
 from converter.track import Image, Meshes, Track
 
 _N_PROOFS = 6

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.geometry.pixels import Floats, PixelAffine, Size, index_from_pixels
-from converter.media.images import encode_image, resample
+from converter.media.images import encode_image
+from converter.media.resampling import resample
 from converter.track import Image
 
 _TILE = 640

@@ -1,9 +1,8 @@
-"""Still images: sizes from headers, bounded decoding, exact resampling, encoding."""
+"""Still images: sizes from headers, bounded decoding, encoding."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
 import struct
 import zlib
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from converter.errors import FormatError, UnsafeFileError
 from converter.geometry.crop import Crop
-from converter.geometry.pixels import Floats, PixelAffine, Size
+from converter.geometry.pixels import Size
 from converter.media.files import read_bytes, read_head, scan_folder
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Image
@@ -31,7 +30,6 @@ _MAX_SCANS = 16
 """Scans of a JPEG of ``limits.image_pixels``, in proportion more of a smaller one: a decoder goes
 over all pixels for each, and thousands fit into some KB (libjpeg-turbo's audit, LJT-01-004)."""
 _EXIF_ORIENTATION = 0x0112
-_BAND_ROWS = 64
 _HEAD_BYTES = 1 << 16
 
 
@@ -231,124 +229,3 @@ def render_crop(source: Image, crop: Crop) -> Image:
         return canvas
     size = (crop.output.width, crop.output.height)
     return np.asarray(cv2.resize(canvas, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def resample(image: Image, canvas_from_image: PixelAffine, size: Size) -> Image:
-    """Draw ``image`` on a canvas; outside the image its border pixels are repeated.
-
-    Bicubic with a = -1/2, which reproduces linear ramps exactly and so moves nothing (OpenCV's
-    a = -3/4 moves edges by up to 0.05 px); when shrinking, the kernel is widened against aliasing.
-    A whole-pixel shift copies pixels unchanged.
-
-    Parameters
-    ----------
-    image
-        (H, W, 3) uint8.
-    canvas_from_image
-        Edge-origin map, one frame's.
-    size
-        Size of the canvas.
-
-    Returns
-    -------
-    (size.height, size.width, 3) uint8.
-
-    """
-    a = canvas_from_image
-    if a.sx == 1 and a.sy == 1:
-        return _shift(image, float(a.tx), float(a.ty), size)
-    return _rescale(image, a, size)
-
-
-def resample_nearest(
-    image: Image, canvas_from_image: PixelAffine, size: Size, outside: tuple[int, int, int]
-) -> Image:
-    """Draw ``image`` by nearest neighbour (labels keep their exact colours)."""
-    back = canvas_from_image.inverse()
-    x = np.floor((np.arange(size.width) + 0.5) * back.sx + back.tx).astype(np.int64)
-    y = np.floor((np.arange(size.height) + 0.5) * back.sy + back.ty).astype(np.int64)
-    height, width = image.shape[:2]
-    inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
-    canvas = np.empty((*size.shape, 3), np.uint8)
-    canvas[:] = outside
-    picked = image[np.clip(y, 0, height - 1)[:, None], np.clip(x, 0, width - 1)[None, :]]
-    inside = inside_y[:, None] & inside_x[None, :]
-    canvas[inside] = picked[inside]
-    return canvas
-
-
-def _bicubic_taps(fraction: float) -> Floats:
-    """Weights of pixels -1, 0, 1, 2 at ``fraction`` between pixels 0 and 1 (a = -1/2)."""
-    f = fraction
-    return np.array(
-        [
-            -0.5 * f + f * f - 0.5 * f**3,
-            1 - 2.5 * f * f + 1.5 * f**3,
-            0.5 * f + 2 * f * f - 1.5 * f**3,
-            -0.5 * f * f + 0.5 * f**3,
-        ]
-    )
-
-
-def _shift(image: Image, tx: float, ty: float, size: Size) -> Image:
-    """Scale 1: a copy for whole pixels, else one separable filter with constant taps."""
-    import cv2
-
-    x, y = math.floor(-tx + 1e-9), math.floor(-ty + 1e-9)
-    fraction_x, fraction_y = max(-tx - x, 0.0), max(-ty - y, 0.0)
-    if fraction_x < 1e-9 and fraction_y < 1e-9:
-        return np.ascontiguousarray(_cut(image, x, y, size))
-    region = _cut(image, x - 1, y - 1, Size(size.width + 3, size.height + 3))
-    taps = _bicubic_taps(fraction_x), _bicubic_taps(fraction_y)
-    shifted = np.empty((*size.shape, 3), np.uint8)
-    # OpenCV filters uint8 to uint8 without vector instructions, to float32 with them; bands of
-    # rows keep the float32 inside the processor's cache. Together 1.7 times as fast.
-    for top in range(0, size.height, _BAND_ROWS):
-        bottom = min(top + _BAND_ROWS, size.height)
-        band = cv2.sepFilter2D(region[top : bottom + 3], cv2.CV_32F, *taps, anchor=(1, 1))
-        cv2.threshold(band, 0, 0, cv2.THRESH_TOZERO, dst=band)
-        inner = band[1 : 1 + bottom - top, 1 : 1 + size.width]
-        cv2.convertScaleAbs(inner, dst=shifted[top:bottom])  # rounds, and saturates at 255
-    return shifted
-
-
-def _rescale(image: Image, a: PixelAffine, size: Size) -> Image:
-    from PIL import Image as Pillow
-
-    x0, y0 = -a.tx / a.sx, -a.ty / a.sy
-    x1, y1 = (size.width - a.tx) / a.sx, (size.height - a.ty) / a.sy
-    support_x, support_y = (2 * max(1.0, 1 / s) + 1 for s in (a.sx, a.sy))
-    left, top = math.floor(x0 - support_x), math.floor(y0 - support_y)
-    right, bottom = math.ceil(x1 + support_x), math.ceil(y1 + support_y)
-    region = _cut(image, left, top, Size(right - left, bottom - top))
-    box = (x0 - left, y0 - top, x1 - left, y1 - top)
-    resized = Pillow.fromarray(region).resize(
-        (size.width, size.height), Pillow.Resampling.BICUBIC, box=box
-    )
-    return np.asarray(resized, np.uint8)
-
-
-def _cut(image: Image, x: int, y: int, size: Size) -> Image:
-    """Cut the ``size`` pixels from column x, row y on; outside, border pixels are repeated."""
-    import cv2
-
-    height, width = image.shape[:2]
-    right, bottom = x + size.width, y + size.height
-    inner = image[
-        min(max(y, 0), height - 1) : max(min(bottom, height), 1),
-        min(max(x, 0), width - 1) : max(min(right, width), 1),
-    ]
-    if inner.shape[:2] == size.shape:
-        return inner
-    left, top = min(max(-x, 0), size.width - 1), min(max(-y, 0), size.height - 1)
-    return np.asarray(
-        cv2.copyMakeBorder(
-            inner,
-            top,
-            size.height - top - inner.shape[0],
-            left,
-            size.width - left - inner.shape[1],
-            cv2.BORDER_REPLICATE,
-        ),
-        np.uint8,
-    )

@@ -23,13 +23,16 @@ class DatasetFolder:
 
     root: Path
     hashes: dict[str, str] = field(default_factory=dict)
+    _made: set[Path] = field(default_factory=set)
 
     def write(self, name: str, data: bytes | str) -> None:
         """Write one file; ``name`` is relative to the dataset."""
         if isinstance(data, str):
             data = data.encode("utf-8")
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in self._made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(path.parent)
         path.write_bytes(data)
         self.hashes[name] = hashlib.sha256(data).hexdigest()
 

@@ -11,7 +11,8 @@ from converter.geometry.crop import Crop
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.geometry.pose import rotation_vector_from_matrix
 from converter.media.contact_sheet import ProofFrame, proof_tile
-from converter.media.images import encode_image, resample
+from converter.media.images import encode_image
+from converter.media.resampling import resample
 from converter.track import Image, Track
 from converter.validation.evidence import CheckSkipped, Evidence, spread
 from converter.validation.report import CheckResult, Picture, Series
