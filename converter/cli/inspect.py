@@ -273,11 +273,19 @@ def _canvas_rows(manifest: dict[str, Any]) -> Iterator[Row]:
         yield (
             "canvas",
             f"{canvas['kind']} {canvas['width']}x{canvas['height']}, "
-            f"focal {canvas['focal_px']:.2f} px, principal point at the centre, "
+            f"focal {canvas['focal_px']:.2f} px, principal point {_centre_text(canvas)}, "
             f"drawn from the {canvas['base']} images",
         )
-        frames = f"{len(ids)}; img_id 0 is {ids[0]:05d}.frame; frames.csv lists all"
+        if manifest["target"] == "gaussiantalker":
+            frames = f"{len(ids)}; img_id 0 is {ids[0]:05d}.frame; frames.csv lists all"
     elif image is not None:
         yield "images", f"{image['width']}x{image['height']}, {image['drawn']}"
     yield "frames", frames
     yield from (("step", step) for step in manifest["steps"])
+
+
+def _centre_text(canvas: dict[str, Any]) -> str:
+    if "principal_px" not in canvas:
+        return "at the centre"
+    x, y = canvas["principal_px"]
+    return f"({x:.2f}, {y:.2f})"

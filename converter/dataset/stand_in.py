@@ -38,7 +38,7 @@ class StandInHead:
         b = row * _N_COLUMNS + (column + 1) % _N_COLUMNS
         quads = np.stack([a, b, b + _N_COLUMNS, a + _N_COLUMNS], axis=-1).reshape(-1, 4)
         triangles = np.concatenate([quads[:, [0, 2, 1]], quads[:, [0, 3, 2]]])
-        return triangles.astype(np.int32)
+        return np.asarray(triangles, np.int32)
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:
@@ -47,7 +47,7 @@ class StandInHead:
         around = np.arange(_N_COLUMNS) * 2 * np.pi / _N_COLUMNS
         p, a = np.meshgrid(polar, around, indexing="ij")
         unit = np.stack([np.sin(p) * np.cos(a), np.cos(p), np.sin(p) * np.sin(a)], axis=-1)
-        return (_CENTRE_M + _RADII_M * unit.reshape(-1, 3)).astype(np.float32)
+        return np.asarray(_CENTRE_M + _RADII_M * unit.reshape(-1, 3), np.float32)
 
     def vertices(self, index: int) -> NDArray[np.float32]:
         """Vertices of any frame: always the same."""

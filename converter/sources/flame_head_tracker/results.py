@@ -304,5 +304,5 @@ def is_realigned(path: Path, limits: Limits) -> bool:
     arrays = read_arrays(path, ("img", "img_aligned"), limits)
     if "img" not in arrays or "img_aligned" not in arrays:
         image = fitted_image(path, limits)
-        return image.shape[0] == image.shape[1]
+        return bool(image.shape[0] == image.shape[1])
     return bool(np.array_equal(arrays["img"], arrays["img_aligned"]))

@@ -1,0 +1,288 @@
+"""Targets that write cameras into text files: right for any K, and wrong ones are seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converter import registry
+from converter.errors import MissingInputError, TargetError
+from converter.findings import Finding
+from converter.geometry.intrinsics import Intrinsics
+from converter.geometry.pose import matrix_from_rotation_6d, matrix_from_rotation_vector
+from converter.media.files import sha256_of
+from converter.media.images import read_image, read_size
+from converter.registry import ReadOptions, Written, no_progress
+from converter.track import Track
+from fixtures.synthetic.track import write_parsing
+from tests.conftest import MakeTrack
+
+SPEC: dict[str, Any] = {
+    "principal_512": (240.0, 275.0), "begin_frames": 1, "lost_landmarks": (3,), "n_frames": 10,
+}  # fmt: skip
+"""Off-centre principal point, non-square source frames, frame i is image i + 2."""
+
+
+def read(path: Path, **options: Any) -> Track:
+    return registry.read_track(path, ReadOptions(hash_inputs=False, **options))
+
+
+def write(name: str, track: Track, out: Path, **options: Any) -> Written:
+    target = registry.target(name)
+    own = target.options(**options)
+    return target.write(track, out, own, overwrite=False, progress=no_progress)
+
+
+def errors(name: str, out: Path) -> list[Finding]:
+    return [f for f in registry.target(name).check(out) if f.severity == "error"]
+
+
+def reprojection(written: Written) -> float:
+    (line,) = [s for s in written.summary if s.startswith("max reprojection difference")]
+    return float(line.split()[3])
+
+
+def reseal(out: Path) -> None:
+    """Make the manifest's hashes right again, so that only the contents speak."""
+    manifest = json.loads((out / "uncrop.json").read_text())
+    manifest["files"] = {name: sha256_of(out / name) for name in manifest["files"]}
+    (out / "uncrop.json").write_text(json.dumps(manifest))
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gaussianavatars": ("gaussianavatars", {"canvas": "window"}),
+    "gaussianavatars crop": ("gaussianavatars", {"canvas": "crop", "size": "128"}),
+    "vhap": ("gaussianavatars", {"flavour": "vhap"}),
+    "vhap crop": ("gaussianavatars", {"flavour": "vhap", "size": "128"}),
+}
+
+
+@pytest.fixture(scope="session")
+def off_centre(make_track: MakeTrack) -> tuple[Track, Any]:
+    folder, truth = make_track(**SPEC)
+    return read(folder), truth
+
+
+@pytest.fixture(scope="session")
+def exported(
+    off_centre: tuple[Track, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Written]]:
+    made: dict[str, tuple[Path, Written]] = {}
+
+    def make(variant: str) -> tuple[Path, Written]:
+        if variant not in made:
+            name, options = VARIANTS[variant]
+            out = tmp_path_factory.mktemp("export") / "out"
+            made[variant] = out, write(name, off_centre[0], out, **options)
+        return made[variant]
+
+    return make
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_reprojects_with_an_off_centre_principal_point(
+    variant: str, exported: Callable[[str], tuple[Path, Written]]
+) -> None:
+    out, written = exported(variant)
+    assert reprojection(written) <= 0.02
+    assert errors(VARIANTS[variant][0], out) == []
+    assert (out / "proof.jpg").is_file()
+
+
+# --- planted faults -------------------------------------------------------------------------------
+
+FLIP = np.diag([1.0, -1.0, -1.0])
+
+
+def _matrix(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change every transform_matrix, camera to world."""
+
+    def damage(out: Path) -> None:
+        def edit(content: dict[str, Any]) -> None:
+            for frame in content["frames"]:
+                frame["transform_matrix"] = change(np.array(frame["transform_matrix"])).tolist()
+
+        for path in out.glob("transforms*.json"):
+            edit_json(path, edit)
+
+    return damage
+
+
+def _flipped(c2w: Any) -> Any:
+    out = c2w.copy()
+    out[:3, 1:3] *= -1
+    return out
+
+
+def _transposed(c2w: Any) -> Any:
+    out = c2w.copy()
+    out[:3, :3] = c2w[:3, :3].T
+    return out
+
+
+def _shifted_matrices(out: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        matrices = [frame["transform_matrix"] for frame in content["frames"]]
+        for frame, other in zip(content["frames"], matrices[1:], strict=False):
+            frame["transform_matrix"] = other
+
+    for path in out.glob("transforms*.json"):
+        edit_json(path, edit)
+
+
+def _unflipped_cy(out: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        for frame in content["frames"]:
+            frame["cy"] = frame["h"] - frame["cy"]
+
+    for path in out.glob("transforms*.json"):
+        edit_json(path, edit)
+
+
+JSON_FAULTS = {
+    "axis flip": _matrix(_flipped),
+    "R transposed": _matrix(_transposed),
+    "frames shifted": _shifted_matrices,
+}
+FAULTS: dict[str, dict[str, Callable[[Path], None]]] = {
+    "gaussianavatars": JSON_FAULTS,
+    "vhap": {**JSON_FAULTS, "cy from above": _unflipped_cy},
+}
+
+
+@pytest.mark.parametrize(("variant", "fault"), [(v, f) for v in FAULTS for f in FAULTS[v]])
+def test_a_wrong_camera_is_seen(
+    variant: str, fault: str, exported: Callable[[str], tuple[Path, Written]], tmp_path: Path
+) -> None:
+    import shutil
+
+    out = tmp_path / "out"
+    shutil.copytree(exported(variant)[0], out)
+    FAULTS[variant][fault](out)
+    reseal(out)
+    found = errors(VARIANTS[variant][0], out)
+    assert "reprojection" in [f.check for f in found], found
+
+
+@pytest.mark.parametrize("variant", ["gaussianavatars", "vhap"])
+def test_images_of_neighbouring_frames_are_refused_while_writing(
+    variant: str, off_centre: tuple[Track, Any], tmp_path: Path
+) -> None:
+    """Frame numbers are proven by content: the written pixels against the tracker's crops."""
+    track, _ = off_centre
+
+    class Shifted:
+        size, origin = track.source_frames.size, "shifted"  # type: ignore[union-attr]
+
+        def __len__(self) -> int:
+            return len(track)
+
+        def name(self, index: int) -> str:
+            return str(index)
+
+        def read(self, index: int) -> Any:
+            return track.source_frames.read(min(index + 3, len(track) - 1))  # type: ignore[union-attr]
+
+        def stream(self, indices: Any) -> Any:
+            return (self.read(i) for i in indices)
+
+    name, options = VARIANTS[variant]
+    with pytest.raises(TargetError, match="lie on the tracker's crops"):
+        write(name, replace(track, source_frames=Shifted()), tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- gaussianavatars ------------------------------------------------------------------------------
+
+
+def test_flame_parameters_are_rotation_vectors_of_their_frames(
+    exported: Callable[[str], tuple[Path, Written]], off_centre: tuple[Track, Any]
+) -> None:
+    out, track = exported("vhap")[0], off_centre[0]
+    assert track.flame.jaw is not None
+    assert track.flame.eyes is not None
+    for step in range(len(track)):
+        with np.load(out / f"flame_param/{step:05d}.npz") as stored:
+            found = dict(stored)
+        jaw = matrix_from_rotation_vector(found["jaw_pose"][0])
+        assert np.allclose(jaw, matrix_from_rotation_6d(track.flame.jaw[step]), atol=1e-6)
+        for k in (0, 1):
+            eye = matrix_from_rotation_vector(found["eyes_pose"][0, 3 * k : 3 * k + 3])
+            rows = track.flame.eyes[step, 6 * k : 6 * k + 6]
+            assert np.allclose(eye, matrix_from_rotation_6d(rows), atol=1e-6)
+        assert np.allclose(found["expr"][0], track.flame.expression[step])
+        assert not found["static_offset"].any()
+        assert all(a.dtype == np.float32 for a in found.values())
+
+
+def test_splits_and_numbers(exported: Callable[[str], tuple[Path, Written]]) -> None:
+    out = exported("vhap")[0]
+    train, val, test = (
+        json.loads((out / f"transforms_{s}.json").read_text()) for s in ("train", "val", "test")
+    )
+    assert [len(s["frames"]) for s in (train, val, test)] == [7, 0, 3]
+    steps = [f["timestep_index"] for f in (*train["frames"], *test["frames"])]
+    assert steps == list(range(10))
+    assert train["timestep_indices"] == steps
+    assert max(train["camera_indices"]) == 0
+    assert "flame2020" in (out / "NOTES.txt").read_text()
+
+
+def test_mattes_put_the_person_on_white(make_track: MakeTrack, tmp_path: Path) -> None:
+    folder, truth = make_track(**SPEC)
+    track = read(folder)
+    write_parsing(tmp_path / "parsing", truth, "gaussiantalker", "source")
+    import cv2
+
+    matte = tmp_path / "matte"
+    matte.mkdir()
+    for path in (tmp_path / "parsing").iterdir():
+        labels = cv2.imread(str(path))
+        person = np.any(labels != 255, axis=2)
+        cv2.imwrite(str(matte / path.name), person.astype(np.uint8) * 255)
+    written = write("gaussianavatars", track, tmp_path / "out", flavour="vhap", matte=matte,
+                    matte_names="image")  # fmt: skip
+    assert "matte-missing" not in [f.check for f in written.findings]
+    image = read_image(tmp_path / "out/images/00004_00.png")
+    mask = read_image(tmp_path / "out/fg_masks/00004_00.png")[..., 0]
+    assert set(np.unique(mask)) == {0, 255}
+    assert np.all(image[mask == 0] == 255)
+    source = track.source_frames.read(4)  # type: ignore[union-attr]
+    assert np.array_equal(image[mask == 255], source[mask == 255])
+    with pytest.raises(MissingInputError, match="the matte of a frame"):
+        write("gaussianavatars", track, tmp_path / "other", matte=matte, matte_names="frame")
+    with pytest.raises(MissingInputError, match="what --matte names"):
+        write("gaussianavatars", track, tmp_path / "other", matte=tmp_path / "nothing")
+
+
+def test_gaussianavatars_refuses_tracks_without_flame(
+    off_centre: tuple[Track, Any], tmp_path: Path
+) -> None:
+    track = off_centre[0]
+    bare = replace(track, flame=replace(track.flame, expression=None))
+    with pytest.raises(TargetError, match="FLAME shape and expression"):
+        write("gaussianavatars", bare, tmp_path / "out")
+    with pytest.raises(TargetError, match="crops are square"):
+        write("gaussianavatars", track, tmp_path / "out", flavour="vhap", size="64x80")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vhap_holds_unequal_focal_lengths(off_centre: tuple[Track, Any], tmp_path: Path) -> None:
+    track = off_centre[0]
+    k = track.intrinsics
+    squeezed = replace(track, intrinsics=Intrinsics(k.fx, 1.2 * k.fy, k.cx, k.cy, k.size))
+    written = write("gaussianavatars", squeezed, tmp_path / "out", flavour="vhap")
+    assert reprojection(written) <= 0.02
+    assert read_size(tmp_path / "out/images/00000_00.png") == track.source_frames.size  # type: ignore[union-attr]
