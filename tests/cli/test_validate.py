@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -41,20 +42,24 @@ def four(sample: Path, tmp_path: Path) -> Path:
     return top
 
 
-def test_a_good_track_and_the_severity_that_fails(sample: Path) -> None:
+def test_the_severity_that_fails(sample: Path, tmp_path: Path) -> None:
     done = run(sample)
     assert done.returncode == 0, done.stderr
-    assert "landmarks-missing" in done.stdout
+    assert "1 track: 0 with errors, 0 with warnings only, 1 fine" in done.stdout
     assert done.stderr == ""  # quiet where there is no terminal
-    assert run(sample, "--fail-on", "warning", "--quiet").returncode == 1
+    doubtful = tmp_path / "track"
+    shutil.copytree(sample, doubtful)
+    (doubtful / "output/ada/checkpoint/copy of 3.frame").write_bytes(b"x")  # a stray file
+    assert run(doubtful).returncode == 0
+    done = run(doubtful, "--fail-on", "warning", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 def test_a_broken_track_is_a_row_and_not_the_end(four: Path) -> None:
     done = run(four, "--jobs", "2")
     assert done.returncode == 1
-    assert done.stdout.count("unreadable") >= 4
     assert "00003.frame" in done.stdout
-    assert "4 tracks: 2 with errors" in done.stdout
+    assert "4 tracks: 2 with errors, 0 with warnings only, 2 fine" in done.stdout
     for name in ("a", "b", "c", "d"):
         assert f"{name}/output/ada" in done.stdout
 
@@ -87,15 +92,24 @@ def started(*arguments: object) -> subprocess.Popen[str]:
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    workers = [int(pid) for pid in path.read_text().split()]
-    return [p for p in workers if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    """Processes that work for it now."""
+    workers = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        for pid in map(int, listed.split()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    workers.append(pid)
+    return workers
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
+    """Wait until something is seen of a process that runs."""
+    end = time.monotonic() + 200
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"it did not happen: {process.communicate()}")
         time.sleep(0.01)
 
 
@@ -116,9 +130,9 @@ def test_an_interrupt_keeps_what_is_done_and_resume_does_the_rest(
 ) -> None:
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
     process = started(twelve, "--json", out, "--jobs", "2")
-    wait_for(lambda: lines(journal) >= 2)
+    wait_for(process, lambda: lines(journal) >= 2)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "interrupted after" in errors
@@ -145,7 +159,7 @@ def test_an_interrupt_keeps_what_is_done_and_resume_does_the_rest(
 def test_a_killed_run_can_be_resumed(twelve: Path, tmp_path: Path) -> None:
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
     process = started(twelve, "--json", out, "--jobs", "2")
-    wait_for(lambda: lines(journal) >= 3)
+    wait_for(process, lambda: lines(journal) >= 3)
     process.kill()
     process.communicate()
     assert not out.exists()
@@ -164,9 +178,9 @@ def test_a_killed_run_can_be_resumed(twelve: Path, tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_is_one_row(twelve: Path, tmp_path: Path) -> None:
     out, journal = tmp_path / "out.json", tmp_path / "out.json.journal"
     process = started(twelve, "--json", out, "--jobs", "2")
-    wait_for(lambda: lines(journal) >= 1 and len(children(process)) == 2)
+    wait_for(process, lambda: lines(journal) >= 1 and len(children(process)) == 2)
     os.kill(children(process)[0], signal.SIGKILL)
-    printed, errors = process.communicate(timeout=120)
+    printed, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert "SIGKILL" in printed
     result = json.loads(out.read_text())
