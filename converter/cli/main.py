@@ -16,6 +16,7 @@ VERBS = {
     "convert": "write a track as a bundle or as a trainer's dataset",
     "recover-bbox": "find a lost bbox.pt again, exactly, from crops and source frames",
     "fit": "fit the cameras again: repaired K, one focal length, no jitter; with a report",
+    "landmarks": "detect the 68 landmarks that a track lacks (extra: uncrop[landmarks])",
     "validate": "say which cameras are wrong, why, and how to mend them, over one track or many",
     "inspect": "say what a track, a .frame, a bbox.pt, a bundle or a written dataset holds",
 }
