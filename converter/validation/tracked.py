@@ -29,6 +29,7 @@ from converter.sources.metrical_tracker.cameras import (
     ROTATION_LIMIT,
     TRANSLATION_LIMIT_M,
     K_rewrites,
+    boxed_rewrites,
     known_poses,
     same_pose,
     tracked_intrinsics,
@@ -146,14 +147,14 @@ class StoredCameras:
 
     @property
     def K_believed(self) -> Floats:
-        """K, from the camera block where the stored one is a known rewrite of it."""
-        known = ~np.isin(self.K_cause, ("", "unknown", "no block"))
+        """K, from the camera block where the stored one differs: no script rewrites that."""
+        known = ~np.isin(self.K_cause, ("", "no block"))
         return np.where(known[:, None, None], self.block_K, self.K)
 
     @property
     def pose_believed(self) -> Pose:
-        """Poses, from the camera block where the stored one is a known rewrite of it."""
-        known = self.has_block & ~np.isin(self.pose_cause, ("", "unknown", "no block"))
+        """Poses, from the camera block where the stored one differs."""
+        known = self.has_block & ~np.isin(self.pose_cause, ("", "no block"))
         return Pose(
             np.where(known[:, None, None], self.block_pose.R, self.pose.R),
             np.where(known[:, None], self.block_pose.t, self.pose.t),
@@ -477,11 +478,13 @@ class Tracked(Evidence):
         causes[wrong] = "unknown"
         k = block_K[wrong]
         tracked = Intrinsics(k[:, 0, 0], k[:, 1, 1], k[:, 0, 2], k[:, 1, 2], size)
-        crop, texts = self.crop, {}
-        for rewrite in K_rewrites(K[wrong], tracked, crop):
+        crop = self.crop
+        texts: dict[str, str] = {}
+        for rewrite in (*K_rewrites(K[wrong], tracked, crop), *boxed_rewrites(K[wrong], tracked)):
             explained = rewrite.explains(K[wrong]) & (causes[wrong] == "unknown")
-            causes[wrong[explained]] = rewrite.name
-            texts[rewrite.name] = rewrite.cause
+            if explained.any():
+                causes[wrong[explained]] = rewrite.name
+                texts.setdefault(rewrite.name, rewrite.cause)
         return causes, texts
 
     # --- the record ---------------------------------------------------------------------------
@@ -673,5 +676,9 @@ def _pose_causes(stored: Pose, block: Pose, has_block: NDArray[np.bool_]) -> NDA
         for cause, written in known_poses(block):
             meant = same_pose(stored, written, REWRITTEN_TRANSLATION_LIMIT_M)
             causes[meant & (causes == "unknown")] = cause
+        # With another translation beside it, which pose-differs names.
+        turned = Pose(np.swapaxes(block.R, -1, -2), stored.t)
+        meant = same_pose(stored, turned, TRANSLATION_LIMIT_M)
+        causes[meant & (causes == "unknown")] = "R is transposed"
     causes[~(defects <= ROTATION_LIMIT)] = "invalid"
     return causes

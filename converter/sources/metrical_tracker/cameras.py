@@ -17,7 +17,7 @@ from converter.errors import ConventionError
 from converter.findings import Finding
 from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
-from converter.geometry.pixels import Floats, Size
+from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.geometry.pose import (
     OPENCV_FROM_OPENGL,
     OPENCV_FROM_PYTORCH3D,
@@ -35,6 +35,8 @@ TRANSLATION_LIMIT_M = 1e-5
 REWRITTEN_TRANSLATION_LIMIT_M = 1e-4
 _CONSTANT_K_RELATIVE = 1e-6
 _MAX_KEYFRAMES = 64
+_WHOLE = 5e-3
+_SCALED = 1e-4
 _AS_WRITTEN = "Use the files as the tracker wrote them."
 
 
@@ -358,6 +360,58 @@ def K_rewrites(stored: Floats, tracked: Intrinsics, crop: Crop | None) -> list[K
     return [r for r in found if np.max(np.abs(r.K - tracked.matrix)) > least]
 
 
+def boxed_rewrites(stored: Floats, tracked: Intrinsics) -> list[KRewrite]:
+    """Rewrites by a box that nobody has any more, read off the first K that has the form.
+
+    A box has whole numbers: the naive formula moves the principal point by two of them, and the
+    right one gives a side and a corner that are whole.
+
+    Parameters
+    ----------
+    stored
+        (N, 3, 3) opencv.K.
+    tracked
+        K by the camera blocks, one per frame.
+
+    """
+    found = []
+    block, size = tracked.matrix, tracked.size
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = stored[:, :2, 2] - block[:, :2, 2]
+        scale = block[:, 0, 0] / stored[:, 0, 0]
+        corner = stored[:, :2, 2] - block[:, :2, 2] / scale[:, None]
+        side = size.width / scale
+        # K is float32: a side of 1,000 px is known within 1e-4 px.
+        naive = _whole(moved).all(axis=1) & (np.abs(scale - 1) < 1e-6)
+        mapped = _whole(corner).all(axis=1) & _whole(side) & (np.abs(scale - 1) > _SCALED)
+        mapped &= size.width == size.height
+    for i in np.flatnonzero(naive)[:1]:
+        x, y = (int(v) for v in np.rint(moved[i]))
+        K = block.copy()
+        K[:, :2, 2] += [x, y]
+        found.append(
+            KRewrite("naive", f"({x}, {y}), the corner of a bbox that is not in bbox.pt, was added "
+                     "to the principal point without rescaling (a formula in circulation that is "
+                     "wrong)", K)
+        )  # fmt: skip
+    for i in np.flatnonzero(mapped & np.any(np.abs(corner) > 0.5, axis=1))[:1]:
+        x, y, width = (int(v) for v in np.rint([*corner[i], side[i]]))
+        crop = PixelAffine(size.width / width, size.height / width, 0.0, 0.0)
+        source_from_crop = PixelAffine(1.0, 1.0, x, y) @ crop.inverse()
+        box = f"[{x}, {x + width}, {y}, {y + width}]"
+        found.append(
+            KRewrite("source", f"K was already rewritten to source resolution with a box {box}, "
+                     "padding included, that is not that of bbox.pt",
+                     tracked.map(source_from_crop, size).matrix)
+        )  # fmt: skip
+    return found
+
+
+def _whole(values: Floats) -> NDArray[np.bool_]:
+    whole: NDArray[np.bool_] = np.abs(values - np.rint(values)) <= _WHOLE
+    return whole
+
+
 def _explain(stored: Floats, tracked: Intrinsics, crop: Crop | None) -> str:
     """Name the known rewrite that turns the tracked K into the stored one, or return ''."""
     rewrites = K_rewrites(stored, tracked, crop)
@@ -463,6 +517,14 @@ def known_poses(tracked: Pose) -> list[tuple[str, Pose]]:
             Pose(np.swapaxes(pytorch3d.R, -1, -2), pytorch3d.t),
         ),
     ]
+
+
+def explained_translation(stored: Pose, tracked: Pose) -> NDArray[np.bool_]:
+    """Whether each stored translation is the tracked one, or what a known script makes of it."""
+    written = [tracked, *(pose for _, pose in known_poses(tracked))]
+    off = np.min([np.abs(stored.t - pose.t).max(axis=-1) for pose in written], axis=0)
+    explained: NDArray[np.bool_] = off <= REWRITTEN_TRANSLATION_LIMIT_M
+    return explained
 
 
 def _pose_conflict(

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 from converter.errors import UncropError
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
-from converter.sources.metrical_tracker.cameras import K_LIMIT_PX, ROTATION_LIMIT, brief_K
+from converter.sources.metrical_tracker.cameras import (
+    K_LIMIT_PX,
+    ROTATION_LIMIT,
+    TRANSLATION_LIMIT_M,
+    brief_K,
+    explained_translation,
+)
 from converter.sources.metrical_tracker.evidence import (
     MIN_SHARE,
 )
@@ -43,6 +49,10 @@ def _rewritten(track: Tracked, name: str, fix: str) -> Outcome:
     if not cameras.has_block.any():
         raise CheckSkipped("no frame has a camera block to hold K against")
     mask = cameras.K_cause == name
+    if not mask.any() and track.crop is None and (cameras.K_cause == "unknown").any():
+        raise CheckSkipped(
+            f"K is not the camera block's, and no bbox is known: {track.crop_reason}"
+        )
     if not mask.any():
         return Outcome((), int(cameras.has_block.sum()))
     i = int(np.argmax(mask))
@@ -298,7 +308,11 @@ def pose_axes(track: Tracked) -> Outcome:
 def pose_differs(track: Tracked) -> Outcome:
     """The pose equals the camera block's: R = D M^T, t = D camera.t."""
     cameras = _with_blocks(track)
-    mask = cameras.pose_cause == "unknown"
+    strange = (cameras.pose_cause == "invalid") & cameras.has_block
+    strange &= ~explained_translation(cameras.pose, cameras.block_pose)
+    moved = np.abs(cameras.pose.t - cameras.block_pose.t).max(axis=-1) > TRANSLATION_LIMIT_M
+    strange |= (cameras.pose_cause == "R is transposed") & moved
+    mask = (cameras.pose_cause == "unknown") | strange
     if not mask.any():
         return Outcome((), int(cameras.has_block.sum()))
     off_R = np.abs(cameras.pose.R - cameras.block_pose.R).max(axis=(-1, -2))

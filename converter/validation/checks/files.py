@@ -121,7 +121,21 @@ def files_missing(track: Tracked) -> Outcome:
                     f"{len(track.numbers)} frames have no {what}: {named(lost)}.",
                     len(lost), 0, "files", "Restore the files, or track these frames again.")
         )  # fmt: skip
+    found += _images_without_landmarks(track, marked)
     return Outcome(tuple(found), n, tuple(sorted(marked)))
+
+
+def _images_without_landmarks(track: Tracked, marked: set[int]) -> list[Finding]:
+    """Images that no frame shows, e.g. those before the first one, have landmarks, too."""
+    names, found = track.npy_names("kpt"), []
+    lost = [p.name for p in track.files.images if p.stem not in names]
+    if names and lost and not marked:
+        found.append(
+            finding("warning", track.folders.actor, f"{len(lost)} of {len(track.files.images)} "
+                    f"images have no kpt file, but none of them is a frame's: "
+                    f"{', '.join(lost[:_N_LISTED])}.", len(lost), 0, "files")
+        )  # fmt: skip
+    return found
 
 
 def _per_frame_files(track: Tracked) -> Iterable[tuple[str, bool, Path, set[int]]]:

@@ -83,20 +83,13 @@ def landmarks_off_mesh(evidence: Evidence) -> Outcome:
 
 
 def _known_elsewhere(track: Tracked, picked: list[int]) -> str:
-    """Whether cameras that other checks report explain it, and the camera blocks fit."""
+    """Whether the opencv block fits where the camera block does not: another check says so."""
     cameras = track.cameras
-    if not cameras.has_block[picked].all():
+    if not np.any((cameras.K_cause[picked] != "") | (cameras.pose_cause[picked] != "")):
         return ""
-    wrong = (cameras.K_cause[picked] != "") | (cameras.pose_cause[picked] != "")
-    if not wrong.any():
-        return ""
-    blocks = track.track_with(
-        np.where(cameras.has_block[:, None, None], cameras.block_K, cameras.K), cameras.block_pose
-    )
-    share = landmark_share(only(blocks, picked), len(picked))
-    if share is None or share < MIN_SHARE:
-        return ""
-    return "the opencv block is wrong (see K and pose); the camera block puts the face in place"
+    share = landmark_share(only(track.track_with(cameras.K, cameras.pose), picked), len(picked))
+    fits = share is not None and share >= MIN_SHARE
+    return "the camera block is wrong (see pose-differs); opencv puts the face in place" * fits
 
 
 @check("landmarks-lag")
