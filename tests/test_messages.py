@@ -146,12 +146,58 @@ def bundle_without_images(d: Folders) -> list[str]:
     return ["convert", str(d.root / "t.h5"), "--to", "gaussiantalker", "-o", str(d.root / "out")]
 
 
+def _fit(d: Folders, *more: str) -> list[str]:
+    return ["fit", str(d.root), "-o", str(d.root / "out.h5"), *more]
+
+
+def fit_without_landmarks(d: Folders) -> list[str]:
+    no_landmarks(d)
+    return _fit(d)
+
+
+def fit_without_meshes(d: Folders) -> list[str]:
+    no_meshes(d)
+    return _fit(d)
+
+
+def fit_of_an_unknown_K(d: Folders) -> list[str]:
+    d.edit_frames(without_camera_block)
+    d.edit_frames(lambda c: c["opencv"]["K"][..., :2, 2].__iadd__(170))
+    return _fit(d)
+
+
+def flame_runs_code(d: Folders) -> list[str]:
+    no_meshes(d)
+    (d.root / "flame.pkl").write_bytes(b"\x80\x02cposix\nsystem\nU\x04true\x85R.")
+    return _fit(d, "--flame", str(d.root / "flame.pkl"))
+
+
+def flame_is_another_model(d: Folders) -> list[str]:
+    no_meshes(d)
+    np.savez(d.root / "smpl.npz", v_template=np.zeros((6890, 3)))
+    return _fit(d, "--flame", str(d.root / "smpl.npz"))
+
+
+def embedding_of_other_meshes(d: Folders) -> list[str]:
+    faces = {"lmk_face_idx": np.full(51, 10**6), "lmk_b_coords": np.ones((51, 3)) / 3}
+    np.savez(d.root / "embedding.npz", **faces)
+    return _fit(d, "--landmark-embedding", str(d.root / "embedding.npz"))
+
+
+def landmarks_of_no_images(d: Folders) -> list[str]:
+    for path in (d.actor / "images").iterdir():
+        path.unlink()
+    return ["landmarks", str(d.actor)]
+
+
 CASES: list[Case] = [
     frame_truncated, frame_runs_code, frame_not_finite, frame_of_another_program,
     K_of_the_wrong_shape, two_cameras, mirrored, behind_the_camera, renamed_frame,
     bbox_of_the_wrong_kind, no_landmarks, no_meshes, one_mesh_missing,
     landmarks_of_the_wrong_shape, video_is_a_playlist, no_source_for_the_window, odd_size,
     wrong_actor, no_track, output_exists, output_is_foreign, bundle_without_images,
+    fit_without_landmarks, fit_without_meshes, fit_of_an_unknown_K, flame_runs_code,
+    flame_is_another_model, embedding_of_other_meshes, landmarks_of_no_images,
 ]  # fmt: skip
 
 
