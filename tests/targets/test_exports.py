@@ -66,6 +66,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gaussianavatars crop": ("gaussianavatars", {"canvas": "crop", "size": "128"}),
     "vhap": ("gaussianavatars", {"flavour": "vhap"}),
     "vhap crop": ("gaussianavatars", {"flavour": "vhap", "size": "128"}),
+    "splattingavatar": ("flame_params", {}),
+    "splattingavatar source": ("flame_params", {"space": "source"}),
+    "imavatar": ("flame_params", {"flavour": "imavatar", "size": 128}),
+    "monogaussianavatar": ("flame_params", {"flavour": "monogaussianavatar"}),
+    "pointavatar": ("flame_params", {"flavour": "pointavatar"}),
 }
 
 
@@ -151,6 +156,50 @@ def _unflipped_cy(out: Path) -> None:
         edit_json(path, edit)
 
 
+def _world(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change every world_mat."""
+
+    def damage(out: Path) -> None:
+        def edit(content: dict[str, Any]) -> None:
+            for frame in content["frames"]:
+                frame["world_mat"] = change(np.array(frame["world_mat"])).tolist()
+
+        edit_json(out / "flame_params.json", edit)
+
+    return damage
+
+
+def _world_shifted(out: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        matrices = [frame["world_mat"] for frame in content["frames"]]
+        for frame, other in zip(content["frames"], matrices[1:], strict=False):
+            frame["world_mat"] = other
+
+    edit_json(out / "flame_params.json", edit)
+
+
+def _other_reader(out: Path) -> None:
+    """What is right for one reader is wrong for the other."""
+
+    def edit(content: dict[str, Any]) -> None:
+        splatting = content["flavour"] == "splattingavatar"
+        content["flavour"] = "pointavatar" if splatting else "splattingavatar"
+
+    edit_json(out / "uncrop.json", edit)
+
+
+def _half_pixel(out: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        content["intrinsics"][2] += 0.5 / 128
+
+    edit_json(out / "flame_params.json", edit)
+
+
+WORLD_FAULTS = {
+    "axis flip": _world(lambda W: FLIP @ W),
+    "R transposed": _world(lambda W: np.concatenate([W[:, :3].T, W[:, 3:]], axis=1)),
+    "frames shifted": _world_shifted,
+}
 JSON_FAULTS = {
     "axis flip": _matrix(_flipped),
     "R transposed": _matrix(_transposed),
@@ -159,6 +208,9 @@ JSON_FAULTS = {
 FAULTS: dict[str, dict[str, Callable[[Path], None]]] = {
     "gaussianavatars": JSON_FAULTS,
     "vhap": {**JSON_FAULTS, "cy from above": _unflipped_cy},
+    "splattingavatar": {**WORLD_FAULTS, "reader swapped": _other_reader},
+    "pointavatar": {**WORLD_FAULTS, "reader swapped": _other_reader},
+    "imavatar": {"half a pixel": _half_pixel},
 }
 
 
@@ -173,10 +225,11 @@ def test_a_wrong_camera_is_seen(
     FAULTS[variant][fault](out)
     reseal(out)
     found = errors(VARIANTS[variant][0], out)
-    assert "reprojection" in [f.check for f in found], found
+    seen = {f.check for f in found}
+    assert "reprojection" in seen or "dataset-unreadable" in seen, found
 
 
-@pytest.mark.parametrize("variant", ["gaussianavatars", "vhap"])
+@pytest.mark.parametrize("variant", ["gaussianavatars", "vhap", "splattingavatar"])
 def test_images_of_neighbouring_frames_are_refused_while_writing(
     variant: str, off_centre: tuple[Track, Any], tmp_path: Path
 ) -> None:
@@ -286,3 +339,60 @@ def test_vhap_holds_unequal_focal_lengths(off_centre: tuple[Track, Any], tmp_pat
     written = write("gaussianavatars", squeezed, tmp_path / "out", flavour="vhap")
     assert reprojection(written) <= 0.02
     assert read_size(tmp_path / "out/images/00000_00.png") == track.source_frames.size  # type: ignore[union-attr]
+
+
+# --- flame_params ---------------------------------------------------------------------------------
+
+
+def test_flame_params_by_hand(
+    exported: Callable[[str], tuple[Path, Written]], off_centre: tuple[Track, Any]
+) -> None:
+    """Against the truth of the synthetic track, by the formulas of the spec."""
+    track, truth = off_centre
+    content = json.loads((exported("splattingavatar")[0] / "flame_params.json").read_text())
+    S = np.diag([1.0, -1.0, -1.0])
+    width = truth.crop_shape[1]
+    assert content["intrinsics"][0] == pytest.approx(-truth.K_crop[0, 0] / width)
+    assert content["intrinsics"][1] == pytest.approx(truth.K_crop[1, 1] / width)
+    assert content["intrinsics"][2] == pytest.approx(truth.K_crop[0, 2] / width)
+    assert len(content["shape_params"]) == 100
+    for i, frame in enumerate(content["frames"]):
+        assert frame["file_path"] == f"./image/{i}"
+        W = np.array(frame["world_mat"])
+        assert np.allclose(W[:, :3], S @ truth.R[i], atol=1e-6)
+        assert np.allclose(W[:, 3], 4 * S @ truth.t[i], atol=1e-6)
+        assert len(frame["pose"]) == 15
+        jaw = matrix_from_rotation_vector(np.array(frame["pose"][6:9]))
+        assert np.allclose(jaw, matrix_from_rotation_6d(track.flame.jaw[i]), atol=1e-6)  # type: ignore[index]
+        points = np.array(frame["flame_keypoints"])
+        low, high = points.min(axis=0), points.max(axis=0)
+        assert np.allclose(frame["bbox"], [*low, *high])
+    point = json.loads((exported("pointavatar")[0] / "flame_params.json").read_text())
+    W = np.array(point["frames"][0]["world_mat"])
+    assert np.allclose(W[:, :3], S @ truth.R[0].T, atol=1e-6)
+    imavatar = json.loads((exported("imavatar")[0] / "flame_params.json").read_text())
+    shift = (content["intrinsics"][2] - imavatar["intrinsics"][2]) * 128
+    assert shift == pytest.approx(0.5)
+
+
+def test_flame_params_says_what_is_cut_and_where_it_must_not_lie(
+    off_centre: tuple[Track, Any], tmp_path: Path
+) -> None:
+    written = write("flame_params", off_centre[0], tmp_path / "images" / "out")
+    said = {f.check for f in written.findings}
+    assert {"flame-cut", "eyelids-lost", "matte-missing", "frames-few", "path-image"} <= said
+    with pytest.raises(TargetError, match="square images for pointavatar"):
+        write("flame_params", off_centre[0], tmp_path / "x", flavour="pointavatar", space="source")
+    with pytest.raises(MissingInputError, match="landmarks"):
+        write("flame_params", replace(off_centre[0], landmarks=None), tmp_path / "x")
+
+
+def test_a_K_per_frame_goes_onto_a_canvas(off_centre: tuple[Track, Any], tmp_path: Path) -> None:
+    track = off_centre[0]
+    k, n = track.intrinsics, len(track)
+    f = k.fx * np.linspace(1, 1.05, n)
+    varying = replace(track, intrinsics=Intrinsics(f, f, np.full(n, k.cx), k.cy, k.size),
+                      crop_frames=None)  # fmt: skip
+    written = write("flame_params", varying, tmp_path / "out")
+    assert "canvas-chosen" in {f.check for f in written.findings}
+    assert reprojection(written) <= 0.02
