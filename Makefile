@@ -17,7 +17,7 @@ PYTEST_FLAGS ?= -n auto --dist worksteal
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup demo test check lint types bench fixtures clean
+.PHONY: help setup demo test check lint types bench faults fuzz fuzz-long fixtures clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,10 +60,28 @@ types: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
 
+# Every point at which a command changes the disk, and 60 kills at random times: half an hour.
+faults: $(VENV)/.test
+	UNCROP_FAULTS=0 $(BIN)/python -m pytest tests/faults -q
+
+# Each reader in turn, guided by coverage where atheris has a wheel. Figures: docs/security.md.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(shell $(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)')
+
+fuzz: $(VENV)/.test
+	-$(PIP) install --quiet atheris
+	@failed=0; for target in $(FUZZ_TARGETS); do \
+	  $(BIN)/python -m tests.fuzz.run $$target --seconds $(FUZZ_SECONDS) || failed=1; \
+	done; exit $$failed
+
+fuzz-long: FUZZ_SECONDS = 3600
+fuzz-long: fuzz
+
 fixtures: $(VENV)/.test
 	$(BIN)/python fixtures/make_torch_files.py
 	$(BIN)/python fixtures/make_sample.py
+	$(BIN)/python fixtures/make_check_pages.py
 	$(BIN)/python fixtures/make_flame_head_tracker.py
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_OUT) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
