@@ -12,19 +12,25 @@ from converter.registry import Progress, ReadOptions, no_progress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrackArguments:
-    """Arguments that say what a track's files do not."""
+class PlaceArguments:
+    """Arguments that say where the parts of a track are."""
 
     actor: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder with bbox.pt, images/ and kpt/, if it is not found beside the track."""
     source: Annotated[Path | None, tyro.conf.arg(metavar="DIR_OR_VIDEO")] = None
     """Source frames or the video, if they are not found in the actor folder."""
+    fps: Annotated[float | None, tyro.conf.arg(metavar="HZ")] = None
+    """Frames per second at which the tracker extracted the video. Default: its yaml's, or 25."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackArguments(PlaceArguments):
+    """Arguments that say what a track's files do not."""
+
     bbox: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The bbox.pt, if it is not found in the actor folder."""
     begin_frames: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Number of images before frame 0, if it can be found neither by content nor in a yaml."""
-    fps: Annotated[float | None, tyro.conf.arg(metavar="HZ")] = None
-    """Frames per second at which the tracker extracted the video. Default: its yaml's, or 25."""
     skip_damaged: bool = False
     """Leave out frames whose .frame cannot be read, instead of stopping."""
 

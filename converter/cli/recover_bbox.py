@@ -11,20 +11,36 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from converter.cli.arguments import PlaceArguments
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_USAGE
 from converter.cli.report import Reporter
-from converter.errors import OutputError, RecoveryError, UncropError, printable
+from converter.errors import (
+    MissingInputError,
+    OutputError,
+    RecoveryError,
+    UncropError,
+    printable,
+)
 from converter.media.atomic import replace_file
 from converter.media.torchfile import write_torch
 from converter.registry import ReadOptions
 from converter.sources.metrical_tracker.lost_bbox import LostBBox, find_lost_bbox
+from converter.sources.metrical_tracker.lost_crops import (
+    approximate_box,
+    find_lost_crops,
+    landmarks_left,
+    read_source_landmarks,
+)
 from fitting.crop import CropCertificate, recover_crop
 
-_LEVELS = {"exact": 0, "exact-up-to-build": 1, "ambiguous": 2, "consistent": 2}
+_LEVELS = {"exact": 0, "exact-up-to-build": 1, "ambiguous": 2, "consistent": 2, "approximate": 3}
+_FOR_ONE = ("out", "source", "crops", "actor", "landmarks")
+_TOO_LITTLE = ("blank", "too-little-texture", "not-certain")
+"""Causes of refusal that say nothing against the track: landmarks may still tell where it was."""
 
 
-@dataclasses.dataclass(frozen=True)
-class RecoverArguments:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecoverArguments(PlaceArguments):
     """Find a lost bbox.pt again, exactly, or refuse.
 
     The crops are cut again from the source frames and compared pixel by pixel.
@@ -34,14 +50,15 @@ class RecoverArguments:
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TRACK [TRACK ...]")
     ]
     """Tracks (any of their folders), or actor folders with images/ and source/ or a video."""
-    source: Annotated[Path | None, tyro.conf.arg(metavar="DIR_OR_VIDEO")] = None
-    """Source frames or the video, if they are not found in the actor folder."""
     crops: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The tracker's crops, if they are not images/ of the actor folder."""
-    actor: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """The actor folder, if it is not found beside the track."""
-    fps: Annotated[float | None, tyro.conf.arg(metavar="HZ")] = None
-    """Frames per second at which the tracker extracted the video. Default: its yaml's, or 25."""
+    landmarks: Annotated[Path | None, tyro.conf.arg(metavar="DIR_OR_FILE")] = None
+    """Where the crops are gone: landmarks found in the source frames, NAME.npy or NAME.lms, or one
+    .npy (frames, 68, 2). With kpt/ they give an approximate box."""
+    redetect: bool = False
+    """Where the crops are gone: find the landmarks in the source frames, with face_alignment."""
+    accept_approximate: bool = False
+    """Write a box that landmarks gave, good to about 1 % of its side."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
     """Where to write the box. Default: bbox.pt of the actor folder."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE_OR_DIR")] = None
@@ -72,8 +89,16 @@ def run(arguments: list[str]) -> int:
         return _usage("--frames: expected 1 or more.")
     if not command.tracks:
         return _usage("expected a TRACK.")
+    if command.redetect:
+        return _usage(_NO_DETECTOR)
+    if command.report is not None and command.landmarks is not None:
+        return _usage("--report shows crops; with --landmarks there are none")
     if len(command.tracks) > 1:
-        alone = [n for n in ("out", "source", "crops", "actor") if getattr(command, n) is not None]
+        alone = [
+            n
+            for n in ("out", "source", "crops", "actor", "landmarks")
+            if getattr(command, n) is not None
+        ]
         if alone:
             return _usage(f"--{alone[0]} belongs to one track, and {len(command.tracks)} are given")
         if command.report is not None and command.report.suffix.lower() in (".jpg", ".jpeg"):
@@ -104,14 +129,19 @@ def _usage(message: str) -> int:
 
 def _recover(command: RecoverArguments, track: Path, reporter: Reporter) -> dict[str, Any]:
     options = ReadOptions(actor=command.actor, source=command.source, fps=command.fps)
-    lost = find_lost_bbox(track, options, command.crops)
-    out = command.out or lost.path
-    if out.exists() and not command.overwrite and not command.dry_run:
-        raise OutputError(out, "no such file yet", "a bbox.pt", "Give --overwrite or -o FILE.")
+    try:
+        lost = find_lost_bbox(track, options, command.crops)
+    except MissingInputError as error:
+        if command.crops is not None:
+            raise
+        return _approximate(command, track, options, reporter, error)
+    out = _output(command, lost.path)
     certificate = recover_crop(
-        lost.crops, lost.sources, lost.guesses, n_frames=command.frames,
+        lost.crops, lost.sources, lost.guesses, n_frames=command.frames, hints=lost.hints,
         progress=reporter.progress,
     )  # fmt: skip
+    if certificate.cause in _TOO_LITTLE and command.landmarks is not None:
+        return _approximate(command, track, options, reporter)
     certificate.require(lost.crops.origin)
     if _LEVELS[certificate.verdict] > _LEVELS[command.min_verdict]:
         raise RecoveryError(
@@ -122,7 +152,69 @@ def _recover(command: RecoverArguments, track: Path, reporter: Reporter) -> dict
         _write_bbox(out, certificate, overwrite=command.overwrite)
         if command.report is not None:
             _write_picture(command, lost, certificate)
-    reporter.steps([f"{lost.name}: {certificate}; {_ending(command, out)}"])
+    return _said(command, track, lost.name, out, certificate, reporter)
+
+
+def _approximate(
+    command: RecoverArguments,
+    track: Path,
+    options: ReadOptions,
+    reporter: Reporter,
+    missing: MissingInputError | None = None,
+) -> dict[str, Any]:
+    """Estimate the box from landmarks, where there are no crops that tell it."""
+    lost = find_lost_crops(track, options)
+    if command.landmarks is None:
+        left = landmarks_left(lost)
+        if missing is None or not left:
+            raise missing or RecoveryError(track, "crops or landmarks", "neither")
+        raise MissingInputError(missing.where, missing.expected, f"neither, but {left}", _NEEDED)
+    out = _output(command, lost.path)
+    landmarks = read_source_landmarks(command.landmarks, options.limits)
+    certificate = approximate_box(lost, landmarks, options.limits)
+    if certificate.crop is None:
+        raise RecoveryError(
+            command.landmarks, "landmarks of these source frames, the same points as in the crops",
+            certificate.reason, "Nothing was written.",
+        )  # fmt: skip
+    if not command.accept_approximate:
+        raise RecoveryError(
+            command.landmarks, "a box that is certain", str(certificate),
+            "Nothing was written; --accept-approximate writes it.",
+        )  # fmt: skip
+    if not command.dry_run:
+        _write_bbox(out, certificate, overwrite=command.overwrite)
+    return _said(command, track, lost.name, out, certificate, reporter)
+
+
+_NO_DETECTOR = (
+    "--redetect needs face_alignment, the extra [landmarks], which this version does not have yet. "
+    "Find landmarks in the source frames and give --landmarks DIR."
+)
+_NEEDED = (
+    "Give --crops DIR if they exist. Landmarks of the crops give an approximate box: find the same "
+    "points in source frames with the detector that made them, and give --landmarks DIR "
+    "--accept-approximate."
+)
+
+
+def _output(command: RecoverArguments, usual: Path) -> Path:
+    out = command.out or usual
+    if out.exists() and not command.overwrite and not command.dry_run:
+        raise OutputError(out, "no such file yet", "a bbox.pt", "Give --overwrite or -o FILE.")
+    return out
+
+
+def _said(
+    command: RecoverArguments,
+    track: Path,
+    name: str,
+    out: Path,
+    certificate: CropCertificate,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Say the result in one line, and return it for --json."""
+    reporter.steps([f"{name}: {certificate}; {_ending(command, out)}"])
     return {
         "track": str(track),
         "out": None if command.dry_run else str(out),

@@ -22,7 +22,9 @@ from converter.geometry.pixels import Size
 from converter.media.images import render_crop
 from converter.track import Image
 
-Verdict: TypeAlias = Literal["exact", "exact-up-to-build", "consistent", "ambiguous", "refused"]
+Verdict: TypeAlias = Literal[
+    "exact", "exact-up-to-build", "consistent", "ambiguous", "approximate", "refused"
+]
 
 _JPEG_MAGIC = b"\xff\xd8"
 
@@ -50,7 +52,8 @@ class CropCertificate:
         "exact-up-to-build": within the one grey level by which OpenCV builds differ;
         "consistent": the pixels were altered, but one box alone fits, on whole pixels;
         "ambiguous": several boxes give the same images, hence the same cameras; `bbox` is the one
-        that the tracker's get_bbox can make; "refused": no box, see `reason`.
+        that the tracker's get_bbox can make; "approximate": from landmarks, good to `error_px`;
+        "refused": no box, see `reason`.
     bbox
         The box; None if refused.
     crop
@@ -77,6 +80,8 @@ class CropCertificate:
         The frames compared, in the order of the crops.
     n_crops
         Number of crops there are.
+    error_px
+        How far an edge of the padded rectangle may lie off, source px; 0 unless approximate.
 
     """
 
@@ -94,6 +99,7 @@ class CropCertificate:
     agreement: float = float("nan")
     pairs: tuple[FramePair, ...] = ()
     n_crops: int = 0
+    error_px: float = 0.0
 
     @property
     def is_recovered(self) -> bool:
@@ -147,6 +153,8 @@ class CropCertificate:
     def evidence(self) -> str:
         """The numbers behind the verdict, in a few words."""
         frames = f"{self.frames_checked} frame{'s' * (self.frames_checked != 1)}"
+        if self.verdict == "approximate":
+            return f"from landmarks of {frames}, edges within {self.error_px:.0f} px"
         if self.max_abs_diff == 0:
             text = f"every pixel of {frames} equal"
         elif self.verdict == "exact-up-to-build" or self.max_abs_diff == 1:

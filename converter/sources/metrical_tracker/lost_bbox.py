@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from converter.errors import MissingInputError, UncropError
 from converter.findings import Finding
 from converter.geometry.crop import Crop
+from converter.media.arrays import read_npy
 from converter.media.files import scan_folder
 from converter.media.images import ImageFiles, list_images
 from converter.media.limits import Limits
@@ -26,6 +29,7 @@ from fitting.crop import recover_crop
 
 _DEFAULT_FPS = 25.0
 _N_STEM = 12
+_MIN_FRAMES, _N_HINTS, _MANY_TIMES = 5, 2, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class LostBBox:
         Position of each crop's source frame; None to guess by names.
     path
         Where the tracker would have written bbox.pt.
+    hints
+        Positions of crops where landmarks jump: another box may begin there.
 
     """
 
@@ -50,6 +56,7 @@ class LostBBox:
     sources: Frames
     guesses: tuple[int, ...] | None
     path: Path
+    hints: tuple[int, ...] = ()
 
 
 def find_lost_bbox(path: Path, options: ReadOptions, crops: Path | None = None) -> LostBBox:
@@ -72,13 +79,44 @@ def find_lost_bbox(path: Path, options: ReadOptions, crops: Path | None = None) 
         If they cannot be read.
 
     """
-    if not os.path.exists(path):
-        raise MissingInputError(path, "a track, or an actor folder with images/", "nothing")
-    folders = find_folders(path, options) if looks_like_track(path) else _untracked(path, options)
-    sources = _sources(folders, options)
+    folders = lost_folders(path, options)
+    sources = source_frames(folders, options)
     images, guesses = _crops(folders, crops, options.limits)
     actor = folders.actor or folders.output
-    return LostBBox(folders.name, images, sources, guesses, actor / "bbox.pt")
+    hints = landmark_jumps(images, actor / "kpt", options.limits)
+    return LostBBox(folders.name, images, sources, guesses, actor / "bbox.pt", hints)
+
+
+def landmark_jumps(crops: Frames, kpt: Path, limits: Limits) -> tuple[int, ...]:
+    """Find where the landmarks of all crops jump more than they do elsewhere.
+
+    A face that is found in another place or at another size from one frame to the next was cut by
+    another box, or moved fast; pixels tell which.
+    """
+    places = []
+    for index in range(len(crops)):
+        try:
+            points = read_npy(kpt / f"{Path(crops.name(index)).stem}.npy", limits)
+        except UncropError:
+            continue
+        if points.shape == (68, 2) and points.dtype.kind in "fiu" and points.any():
+            spread = points.std(axis=0)
+            places.append((index, *points.mean(axis=0), float(np.hypot(*spread))))
+    if len(places) < _MIN_FRAMES:
+        return ()
+    table = np.asarray(places, np.float64)
+    steps = np.abs(np.diff(table[:, 1:], axis=0))
+    usual = np.maximum(np.median(steps, axis=0), 0.5)
+    jumps = np.nan_to_num(np.max(steps / usual, axis=1))
+    largest = [int(i) for i in np.argsort(-jumps)[:_N_HINTS] if jumps[i] > _MANY_TIMES]
+    return tuple(int(table[i + 1, 0]) for i in largest)
+
+
+def lost_folders(path: Path, options: ReadOptions) -> TrackFolders:
+    """Return the folders of a track, or of an actor that was never tracked."""
+    if not os.path.exists(path):
+        raise MissingInputError(path, "a track, or an actor folder with images/", "nothing")
+    return find_folders(path, options) if looks_like_track(path) else _untracked(path, options)
 
 
 def numbered_crops(
@@ -156,7 +194,8 @@ def _is_number(stem: str) -> bool:
     return stem.isascii() and stem.isdigit() and len(stem) <= _N_STEM
 
 
-def _sources(folders: TrackFolders, options: ReadOptions) -> Frames:
+def source_frames(folders: TrackFolders, options: ReadOptions) -> Frames:
+    """Return the source frames of a track; raises MissingInputError."""
     source = folders.source
     if source is None:
         raise MissingInputError(
