@@ -9,13 +9,16 @@ This module imports nothing that starts threads: a worker limits those before nu
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
-from converter.errors import UncropError, printable
+from converter import __version__
+from converter.errors import MissingInputError, UncropError, printable
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -170,6 +173,82 @@ class _Worker:
             self.process.kill()
             self.process.join()
         self.process.close()
+
+
+@dataclass(frozen=True, slots=True)
+class DaskCluster:
+    """The workers of a dask.distributed cluster; the paths of the items must mean the same there.
+
+    A task whose worker dies is given to another worker; one that keeps costing workers (the
+    scheduler's setting ``allowed-failures``) is a failure. Whoever can reach a dask scheduler can
+    run code on its workers: use ``tls://`` addresses, or a network of your own.
+    """
+
+    address: str
+
+    def run(self, function: Callable[[T], R], items: Sequence[T]) -> Outcomes[R]:
+        """See `Executor.run`; raises MissingInputError without dask, scheduler or workers."""
+        distributed = _distributed()
+        client = self._connect(distributed)
+        try:
+            task = partial(_remote, __version__, function)
+            futures = client.map(task, list(items), pure=False)
+            places = {future.key: place for place, future in enumerate(futures)}
+            for future in distributed.as_completed(futures, loop=client.loop):
+                yield places[future.key], _outcome_of(future)
+                future.release()
+        finally:
+            client.close()  # what has not begun is dropped with it
+
+    def _connect(self, distributed: Any) -> Any:
+        where = f"--scheduler {self.address}"
+        try:
+            client = distributed.Client(self.address, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise MissingInputError(
+                where, "a dask scheduler", f"no answer ({type(error).__name__})",
+                "Start one with `dask scheduler`, and workers with `dask worker ADDRESS`.",
+            ) from None  # fmt: skip
+        try:
+            client.wait_for_workers(1, timeout=_CONNECT_S)
+        except TimeoutError:
+            client.close()
+            raise MissingInputError(
+                where, "a scheduler with workers", "none of them",
+                f"Start some with `dask worker {self.address}`.",
+            ) from None  # fmt: skip
+        return client
+
+
+def _distributed() -> Any:
+    """Import dask.distributed, which is an extra."""
+    try:
+        return importlib.import_module("distributed")
+    except ImportError:
+        raise MissingInputError(
+            "--scheduler", "the package distributed", "none", "pip install 'uncrop[cluster]'."
+        ) from None
+
+
+def _remote(version: str, function: Callable[[T], R], item: T) -> R | Failure:
+    """Run on a worker of a cluster, which may have another uncrop than the one that asks."""
+    if version != __version__:
+        return Failure("raised", f"this worker has uncrop {__version__}, not {version}")
+    limit_threads()
+    return attempt(function, item)
+
+
+def _outcome_of(future: Any) -> Any:
+    """Return the result of a finished task, or why it has none."""
+    if future.status == "finished":
+        return future.result()
+    if future.status != "error":
+        return Failure("died", f"the scheduler says that it is {future.status}")
+    error = future.exception()
+    name = type(error).__name__
+    if name == "KilledWorker":
+        return Failure("died", "one worker of the cluster after another died at it")
+    return Failure("raised", f"{name}: {printable(error)}")
 
 
 def _how_it_ended(code: int | None) -> str:

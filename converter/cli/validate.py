@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from converter.batch.discover import Found, discover
-from converter.batch.executors import Executor, InProcess, LocalProcesses
+from converter.batch.executors import DaskCluster, Executor, InProcess, LocalProcesses
 from converter.batch.journal import Journal, journal_path
 from converter.batch.run import BatchResult, validate_many
 from converter.cli.arguments import TrackArguments
@@ -20,6 +20,7 @@ from converter.cli.report import Reporter
 from converter.errors import FormatError, printable
 from converter.media.atomic import replace_file, require_free
 from converter.media.parallel import n_cores
+from converter.validation.catalogue import explain, page
 from converter.validation.render_json import render_json
 from converter.validation.report import Report
 from converter.validation.validate import ValidateOptions
@@ -49,10 +50,15 @@ class ValidateArguments(TrackArguments):
     """Take over what an earlier run with the same --json established of unchanged files."""
     jobs: Annotated[int | None, tyro.conf.arg(aliases=["-j"], metavar="N")] = None
     """Processes to work with. Default: one for every core."""
+    scheduler: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Work on the dask.distributed cluster with this scheduler, e.g. tcp://node1:8786, which sees
+    the same files under the same paths. Needs pip install 'uncrop[cluster]'."""
     fail_on: Literal["warning", "error"] = "error"
     """Exit with code 1 from this severity on."""
     thorough: bool = False
     """Look at the pixels and meshes of every frame instead of a sample."""
+    explain: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Say what a check establishes, and within which limit; validates nothing."""
     quiet: bool = False
     """Print nothing but errors of the command itself; the exit code and the files tell."""
 
@@ -66,6 +72,9 @@ def run(arguments: list[str]) -> int:
         prog="uncrop validate",
         args=arguments,
     )
+    if command.explain is not None:
+        print(page(explain(command.explain)), end="")
+        return EXIT_FINE
     if (wrong := _usage_error(command)) is not None:
         print(f"uncrop validate: {wrong}", file=sys.stderr)
         return EXIT_USAGE
@@ -137,24 +146,32 @@ def _usage_error(command: ValidateArguments) -> str | None:
 def _find(command: ValidateArguments) -> list[Found]:
     """All that is to be validated, each once, in the order of the command line."""
     found: dict[Found, None] = {}
-    for path in command.tracks:
+    for given in command.tracks:
+        # The workers of a cluster have working folders of their own.
+        path = given if command.scheduler is None else given.absolute()
         below = discover(path)
         for what in below.unsearched:
             print(f"uncrop: not searched: {printable(what)}", file=sys.stderr)
         found.update(dict.fromkeys(below.found))
-    given = [name for name in _OF_ONE_TRACK if getattr(command, name) is not None]
-    if given and len(found) > 1:
-        raise FormatError(command.tracks[0], f"one track, since --{given[0]} belongs to one",
+    alone = [name for name in _OF_ONE_TRACK if getattr(command, name) is not None]
+    if alone and len(found) > 1:
+        raise FormatError(command.tracks[0], f"one track, since --{alone[0]} belongs to one",
                           f"{len(found)}", "Name the track.")  # fmt: skip
     return list(found)
 
 
 def _options(command: ValidateArguments) -> ValidateOptions:
     read = command.read_options(hash_inputs=False)
+    if command.scheduler is not None:
+        paths = {name: getattr(read, name) for name in ("actor", "source", "bbox")}
+        given = {name: path.absolute() for name, path in paths.items() if path is not None}
+        read = dataclasses.replace(read, **given)
     return ValidateOptions(read, command.thorough, illustrate=command.html is not None)
 
 
 def _executor(command: ValidateArguments, n_items: int) -> Executor:
+    if command.scheduler is not None:
+        return DaskCluster(command.scheduler)
     if n_items == 1:
         return InProcess()
     return LocalProcesses(min(command.jobs or n_cores(), n_items))

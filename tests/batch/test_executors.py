@@ -8,10 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from converter.batch.executors import Executor, Failure, InProcess, LocalProcesses
+from converter.batch import executors
+from converter.batch.executors import (
+    DaskCluster,
+    Executor,
+    Failure,
+    InProcess,
+    LocalProcesses,
+)
+from converter.errors import MissingInputError
 from tests.batch import workers
 from tests.conftest import REPOSITORY
 
@@ -101,3 +110,49 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
             return  # nobody waits for it any more
         time.sleep(0.1)
     pytest.fail("the worker goes on without its parent")
+
+
+# --- a cluster --------------------------------------------------------------------------------
+
+
+def test_a_cluster_does_what_processes_do(cluster: Any) -> None:
+    fine, refused, raised, last = outcomes(
+        DaskCluster(cluster.scheduler_address), "fine", "refuse:a.frame", "raise:no", "last"
+    )
+    assert str(fine).startswith("fine by")
+    assert refused == Failure("refused", "a.frame: expected a good file, found a bad one.")
+    assert isinstance(raised, Failure)
+    assert "ValueError: no" in raised.message
+    assert str(last).startswith("last by")
+
+
+def test_the_items_of_a_killed_worker_go_to_another(cluster: Any, tmp_path: Path) -> None:
+    items = ["sleep:0.2", f"die-once:{tmp_path / 'died'}", "sleep:0.2", "x"]
+    found = outcomes(DaskCluster(cluster.scheduler_address), *items)
+    assert (tmp_path / "died").exists()
+    assert [str(text).split(" by ")[0] for text in found] == items
+
+
+def test_an_item_that_kills_every_worker_is_its_own_failure(cluster: Any) -> None:
+    found = outcomes(DaskCluster(cluster.scheduler_address), "die")
+    (failure,) = found
+    assert isinstance(failure, Failure)
+    assert failure.kind == "died"
+
+
+def test_no_scheduler_and_no_workers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra [cluster] is absent")
+    monkeypatch.setattr(executors, "_CONNECT_S", 1)
+    with pytest.raises(MissingInputError, match="dask scheduler"):
+        list(DaskCluster("tcp://127.0.0.1:9").run(workers.act, ["x"]))
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as idle,
+        pytest.raises(MissingInputError, match="a scheduler with workers"),
+    ):
+        list(DaskCluster(idle.scheduler_address).run(workers.act, ["x"]))
+
+
+def test_another_version_on_a_worker_is_refused() -> None:
+    outcome = executors._remote("0.0", workers.act, "x")
+    assert isinstance(outcome, Failure)
+    assert "not 0.0" in outcome.message
