@@ -38,11 +38,12 @@ from converter.media.pickle_stream import (
 from converter.media.torchfile import LegacyStream
 
 MODEL_LIMITS = replace(
-    DEFAULT_LIMITS, file_bytes=2**30, member_bytes=2**29, elements=2**26, member_ratio=2000
+    DEFAULT_LIMITS, file_bytes=2**27, member_bytes=2**27, elements=2**24, member_ratio=2000
 )
-"""FLAME's shapedirs are 5023 x 3 x 400; SMPL-X's are larger."""
+"""FLAME's shapedirs are 5023 x 3 x 400, which is 48 MB; a reader needs four times the file."""
 
-_MOST_DENSE = 2**26
+_MOST_DENSE = 2**24
+"""Elements of all sparse matrices of a file together; the files hold few, but can repeat them."""
 _NO_PICKLE = (
     "To be safe, do not open it with pickle or numpy. Where you trust it, save its arrays with "
     "numpy.savez."
@@ -93,7 +94,8 @@ def read_model_pickle(path: Path | str, limits: Limits = MODEL_LIMITS) -> dict[s
         raise FormatError(path, "one pickle stream", "bytes after it", "Download it again.")
     if not isinstance(content, dict):
         raise FormatError(path, "a dict of arrays", type(content).__name__)
-    return {str(name): _plain(value, f"{path}: {name}") for name, value in content.items()}
+    room = [_MOST_DENSE]
+    return {str(name): _plain(value, f"{path}: {name}", room) for name, value in content.items()}
 
 
 def _object_header_end(data: bytes, path: Path | str) -> int:
@@ -119,22 +121,25 @@ def _no_storages(path: Path | str) -> Any:
 # --- what comes out -----------------------------------------------------------------------------
 
 
-def _plain(value: Any, where: str, depth: int = 4) -> Any:
-    """Arrays as they are; shells as the arrays that they stand for; None for what is neither."""
+def _plain(value: Any, where: str, room: list[int], depth: int = 4) -> Any:
+    """Arrays as they are; shells as the arrays that they stand for; None for what is neither.
+
+    ``room`` holds the number of elements that sparse matrices may still unfold to.
+    """
     if depth == 0:
         return None
     if isinstance(value, _Shell):
         if value.kind == "chumpy":
-            return _plain(value.state.get("x"), where, depth - 1)
-        return _dense(value, where) if value.kind in ("csc", "csr") else None
+            return _plain(value.state.get("x"), where, room, depth - 1)
+        return _dense(value, where, room) if value.kind in ("csc", "csr") else None
     if isinstance(value, bytes):
         return value.decode("latin-1") if len(value) < 1000 else None
     if isinstance(value, list | tuple):
-        return [_plain(v, where, depth - 1) for v in value[:10_000]]
+        return [_plain(v, where, room, depth - 1) for v in value[:10_000]]
     return None if isinstance(value, dict) else value
 
 
-def _dense(sparse: _Shell, where: str) -> NDArray[Any]:
+def _dense(sparse: _Shell, where: str, room: list[int]) -> NDArray[Any]:
     """A sparse matrix as an array; every index is checked."""
     parts = [sparse.state.get(name) for name in ("data", "indices", "indptr")]
     shape = sparse.state.get("_shape", sparse.state.get("shape"))
@@ -145,7 +150,8 @@ def _dense(sparse: _Shell, where: str) -> NDArray[Any]:
     sides = [int(n) for n in shape if isinstance(n, int)] if isinstance(shape, tuple) else []
     if len(sides) != 2 or not all(0 < n <= _MOST_DENSE for n in sides):
         raise FormatError(where, expected, "another shape")
-    if sides[0] * sides[1] > _MOST_DENSE:
+    room[0] -= sides[0] * sides[1]
+    if room[0] < 0:
         raise UnsafeFileError(where, f"at most {_MOST_DENSE} elements", f"{sides[0]} x {sides[1]}")
     major = sides[1] if sparse.kind == "csc" else sides[0]
     minor = sides[0] if sparse.kind == "csc" else sides[1]

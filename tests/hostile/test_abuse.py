@@ -127,6 +127,8 @@ class Bench:
         target = PLACES[item.place][1] if item.place != "track" else "bundle"
         if target == "inspect":
             return ["inspect", str(path.parent), *options]
+        if target == "fit":
+            return ["fit", str(work), "--flame", str(path), "-o", str(out / "t.h5"), *options]
         given = path if item.place == "bundle" else work
         place = out / ("track.h5" if target == "bundle" else "dataset")
         canvas = ["--canvas", "crop"] if item.place == "image" else []
@@ -182,7 +184,7 @@ def test_abuse(abuse: Abuse, bench: Bench) -> None:
 def test_good_tracks_are_converted_by_the_same_bench(bench: Bench) -> None:
     """What the items are put into is good, so that an item alone is what is refused."""
     for place in PLACES:
-        if place in ("manifest", "bundle", "obj"):
+        if place in ("manifest", "bundle", "obj", "flame"):
             continue
         good = (SAMPLE / PLACES[place][0]).read_bytes()
         assert bench.fails(Item(f"good {place}", place, good, codes=frozenset({0}))) == []

@@ -62,6 +62,7 @@ def _warm_up() -> None:
 
     import converter.bundle.write
     import converter.cli.convert
+    import converter.cli.fit
     import converter.cli.inspect
     import converter.cli.main
     import converter.cli.recover_bbox
@@ -71,13 +72,16 @@ def _warm_up() -> None:
     import converter.sources.metrical_tracker
     import converter.targets.bundle
     import converter.targets.gaussiantalker.check
-    import converter.targets.gaussiantalker.dataset  # noqa: F401
+    import converter.targets.gaussiantalker.dataset
+    import fitting.flame.model
+    import fitting.pose  # noqa: F401
 
     # The rest comes in with the first command of each kind; these fail before they read anything.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
             contextlib.redirect_stderr(nowhere):  # fmt: skip
         for target in ("bundle", "gaussiantalker"):
             converter.cli.main.main(["convert", "/nowhere", "--to", target, "-o", "/nowhere/x"])
+        converter.cli.main.main(["fit", "/nowhere", "-o", "/nowhere/x.h5"])
         sample = Path(__file__).resolve().parents[2] / "fixtures" / "sample"
         for file in ("output/ada/checkpoint/00000.frame", "input/ada/bbox.pt"):
             converter.cli.main.main(["inspect", str(sample / file)])
