@@ -21,13 +21,12 @@ from converter.bundle.schema import (
     BY_KEY,
     BY_PATH,
     SCHEMA,
-    VERSION,
     Entry,
     content_hash,
     hash_header,
 )
+from converter.bundle.upgrade import require_version
 from converter.errors import (
-    BundleVersionError,
     ConventionError,
     FormatError,
     UnsafeFileError,
@@ -167,12 +166,7 @@ class _Reader:
     def _require_marks(self) -> None:
         """Refuse other formats, newer versions and incomplete files."""
         self.required("/@file_format")
-        version = self.required("/@format_version")
-        match = re.fullmatch(r"(\d{1,4})\.\d{1,4}", version, re.ASCII)
-        if match is None or int(match[1]) != VERSION[0]:
-            raise BundleVersionError(
-                self.path, f"format version {VERSION[0]}.x", version, "Update uncrop."
-            )
+        require_version(self.path, self.required("/@format_version"))
         if self.optional("/@complete") is None:
             raise FormatError(
                 self.path, "a complete bundle", "one whose writing was cut off", "Write it again."

@@ -15,7 +15,7 @@ from converter import registry
 from converter.bundle.read import check_bundle, read_bundle
 from converter.bundle.schema import SCHEMA
 from converter.bundle.write import write_bundle
-from converter.errors import BundleVersionError, FormatError, UncropError
+from converter.errors import FormatError, UncropError
 from fixtures.hostile.bundles import put, put_text, reseal
 from tests.bundle.tools import assert_same, datasets, flip, full_track, spans
 
@@ -171,15 +171,6 @@ def test_complete_is_one(value: int, bundle: Path) -> None:
         file.attrs["complete"] = value
     with pytest.raises(FormatError, match="complete"):
         read_bundle(bundle)
-
-
-@pytest.mark.parametrize("version", ["2.0", "0.9", "99.1", "1", "one", "1.0.0", "1.x"])
-def test_other_versions_are_refused(version: str, bundle: Path) -> None:
-    with h5py.File(bundle, "r+") as file:
-        put_text(file, "format_version", version)
-    for function in (read_bundle, check_bundle):
-        with pytest.raises(BundleVersionError, match="Update uncrop"):
-            function(bundle)
 
 
 def test_a_newer_minor_version_is_read(bundle: Path) -> None:
