@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,9 +46,7 @@ def read_mesh(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Mesh:
 
     """
     data = read_bytes(path, limits)
-    mesh = _read_binary_ply(data, str(path), limits) or _read_with_trimesh(
-        data, Path(path), limits
-    )
+    mesh = _read_binary_ply(data, str(path), limits) or _read_with_trimesh(data, Path(path), limits)
     if not len(mesh.vertices):
         raise FormatError(path, "vertices", "none")
     if not np.isfinite(mesh.vertices).all():
@@ -125,17 +124,20 @@ def _read_with_trimesh(data: bytes, path: Path, limits: Limits) -> Mesh:
             "Save it as a binary .ply.",
         )
     try:
-        # process=False and maintain_order: else vertices are merged and renumbered.
-        loaded: Any = trimesh.load(
-            io.BytesIO(data),
-            file_type=path.suffix.lstrip(".").lower(),
-            process=False,
-            maintain_order=True,
-            skip_materials=True,
-            force="mesh",
-        )
-        vertices = np.asarray(loaded.vertices, np.float32)
-        faces = np.asarray(loaded.faces, np.int32)
+        # What it warns of (no texture, huge numbers) is nothing that a mesh needs.
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            # process=False and maintain_order: else vertices are merged and renumbered.
+            loaded: Any = trimesh.load(
+                io.BytesIO(data),
+                file_type=path.suffix.lstrip(".").lower(),
+                process=False,
+                maintain_order=True,
+                skip_materials=True,
+                force="mesh",
+            )
+            vertices = np.asarray(loaded.vertices, np.float32)
+            faces = np.asarray(loaded.faces, np.int32)
     except Exception as error:  # trimesh's parsers raise nearly anything on damaged input
         raise FormatError(path, "a .ply or .obj mesh", f"{type(error).__name__}") from None
     if vertices.ndim != 2 or vertices.shape[1:] != (3,) or faces.shape[1:] != (3,):
@@ -153,6 +155,19 @@ def ply_bytes(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> bytes:
     table = np.empty(len(faces), dtype=[("n", "u1"), ("corners", "<i4", 3)])
     table["n"], table["corners"] = 3, faces
     return header.encode() + np.ascontiguousarray(vertices, "<f4").tobytes() + table.tobytes()
+
+
+def point_ply_bytes(points: NDArray[np.float32], colours: NDArray[np.uint8]) -> bytes:
+    """A binary PLY of points (V, 3) with a colour (V, 3), red first, and no faces."""
+    axes = "".join(f"property float {axis}\n" for axis in "xyz")
+    channels = "".join(f"property uchar {name}\n" for name in ("red", "green", "blue"))
+    header = (
+        "ply\nformat binary_little_endian 1.0\n"
+        f"element vertex {len(points)}\n{axes}{channels}end_header\n"
+    )
+    table = np.empty(len(points), dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    table["xyz"], table["rgb"] = points, colours
+    return header.encode() + table.tobytes()
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given
 
 from converter import registry
 from converter.errors import MissingInputError, TargetError
@@ -19,8 +22,17 @@ from converter.geometry.pose import matrix_from_rotation_6d, matrix_from_rotatio
 from converter.media.files import sha256_of
 from converter.media.images import read_image, read_size
 from converter.registry import ReadOptions, Written, no_progress
+from converter.targets.colmap.model import (
+    Model,
+    binary_files,
+    matrix_from_quaternion,
+    quaternions_from_matrices,
+    read_text,
+    text_files,
+)
 from converter.track import Track
 from fixtures.synthetic.track import write_parsing
+from tests import strategies
 from tests.conftest import MakeTrack
 
 SPEC: dict[str, Any] = {
@@ -71,6 +83,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "imavatar": ("flame_params", {"flavour": "imavatar", "size": 128}),
     "monogaussianavatar": ("flame_params", {"flavour": "monogaussianavatar"}),
     "pointavatar": ("flame_params", {"flavour": "pointavatar"}),
+    "nerfstudio": ("nerfstudio", {}),
+    "nerfstudio crop": ("nerfstudio", {"space": "crop", "size": 128}),
+    "nerfstudio window": ("nerfstudio", {"space": "window"}),
+    "colmap": ("colmap", {}),
+    "colmap crop": ("colmap", {"space": "crop"}),
 }
 
 
@@ -195,6 +212,39 @@ def _half_pixel(out: Path) -> None:
     edit_json(out / "flame_params.json", edit)
 
 
+def _model(change: Callable[[Model], Model]) -> Callable[[Path], None]:
+    """Change a COLMAP model, its text and its binary files alike."""
+
+    def damage(out: Path) -> None:
+        model = change(read_text(out / "sparse/0"))
+        for name, text in text_files(model).items():
+            (out / "sparse/0" / name).write_text(text)
+        for name, data in binary_files(model).items():
+            (out / "sparse/0" / name).write_bytes(data)
+
+    return damage
+
+
+MODEL_FAULTS = {
+    "axis flip": _model(
+        lambda m: replace(
+            m,
+            quaternions=m.quaternions[:, [1, 0, 3, 2]] * [-1, 1, -1, 1],
+            translations=m.translations @ FLIP,
+        )
+    ),
+    "R transposed": _model(lambda m: replace(m, quaternions=m.quaternions * [1, -1, -1, -1])),
+    "frames shifted": _model(
+        lambda m: replace(
+            m,
+            quaternions=np.roll(m.quaternions, -1, axis=0),
+            translations=np.roll(m.translations, -1, axis=0),
+        )
+    ),
+    "principal point centred": _model(
+        lambda m: replace(m, cameras=m.cameras * [1, 1, 0, 0] + [0, 0, 320, 180])
+    ),
+}
 WORLD_FAULTS = {
     "axis flip": _world(lambda W: FLIP @ W),
     "R transposed": _world(lambda W: np.concatenate([W[:, :3].T, W[:, 3:]], axis=1)),
@@ -211,6 +261,8 @@ FAULTS: dict[str, dict[str, Callable[[Path], None]]] = {
     "splattingavatar": {**WORLD_FAULTS, "reader swapped": _other_reader},
     "pointavatar": {**WORLD_FAULTS, "reader swapped": _other_reader},
     "imavatar": {"half a pixel": _half_pixel},
+    "nerfstudio": JSON_FAULTS,
+    "colmap": MODEL_FAULTS,
 }
 
 
@@ -218,8 +270,6 @@ FAULTS: dict[str, dict[str, Callable[[Path], None]]] = {
 def test_a_wrong_camera_is_seen(
     variant: str, fault: str, exported: Callable[[str], tuple[Path, Written]], tmp_path: Path
 ) -> None:
-    import shutil
-
     out = tmp_path / "out"
     shutil.copytree(exported(variant)[0], out)
     FAULTS[variant][fault](out)
@@ -229,7 +279,9 @@ def test_a_wrong_camera_is_seen(
     assert "reprojection" in seen or "dataset-unreadable" in seen, found
 
 
-@pytest.mark.parametrize("variant", ["gaussianavatars", "vhap", "splattingavatar"])
+@pytest.mark.parametrize(
+    "variant", ["gaussianavatars", "vhap", "splattingavatar", "nerfstudio", "colmap"]
+)
 def test_images_of_neighbouring_frames_are_refused_while_writing(
     variant: str, off_centre: tuple[Track, Any], tmp_path: Path
 ) -> None:
@@ -297,8 +349,6 @@ def test_mattes_put_the_person_on_white(make_track: MakeTrack, tmp_path: Path) -
     folder, truth = make_track(**SPEC)
     track = read(folder)
     write_parsing(tmp_path / "parsing", truth, "gaussiantalker", "source")
-    import cv2
-
     matte = tmp_path / "matte"
     matte.mkdir()
     for path in (tmp_path / "parsing").iterdir():
@@ -396,3 +446,108 @@ def test_a_K_per_frame_goes_onto_a_canvas(off_centre: tuple[Track, Any], tmp_pat
     written = write("flame_params", varying, tmp_path / "out")
     assert "canvas-chosen" in {f.check for f in written.findings}
     assert reprojection(written) <= 0.02
+
+
+# --- nerfstudio and colmap ------------------------------------------------------------------------
+
+
+def _varying(track: Track) -> Track:
+    k, n = track.intrinsics, len(track)
+    f = k.fx * np.linspace(1, 1.05, n)
+    return replace(
+        track, intrinsics=Intrinsics(f, 1.1 * f, np.full(n, k.cx), k.cy, k.size), crop_frames=None
+    )
+
+
+@pytest.mark.parametrize("name", ["nerfstudio", "colmap"])
+def test_every_frame_may_have_its_own_K_and_unequal_focal_lengths(
+    name: str, off_centre: tuple[Track, Any], tmp_path: Path
+) -> None:
+    written = write(name, _varying(off_centre[0]), tmp_path / "out")
+    assert reprojection(written) <= 0.02
+    if name == "colmap":
+        assert len(read_text(tmp_path / "out/sparse/0").cameras) == len(off_centre[0])
+    else:
+        content = json.loads((tmp_path / "out/transforms.json").read_text())
+        assert "fl_x" not in content
+        assert len({f["fl_x"] for f in content["frames"]}) == len(off_centre[0])
+
+
+@pytest.mark.parametrize("name", ["nerfstudio", "colmap"])
+def test_masks_and_points(name: str, make_track: MakeTrack, tmp_path: Path) -> None:
+    folder, truth = make_track(**SPEC)
+    track = read(folder)
+    matte = tmp_path / "matte"
+    matte.mkdir()
+    for i in truth.frame_ids:
+        picture = np.zeros(truth.crop_shape, np.uint8)
+        picture[50:200, 60:180] = 255
+        cv2.imwrite(str(matte / f"{i:05d}.png"), picture)
+    write(name, track, tmp_path / "out", matte=matte, matte_names="frame")
+    mask = "masks/00004.png" if name == "nerfstudio" else "masks/00004.jpg.png"
+    seen = read_image(tmp_path / "out" / mask)[..., 0] > 128
+    corners = truth.crop_from_source @ np.array([[0, 0, 1], [1, 1, 1.0]]).T
+    scale = corners[0, 1] - corners[0, 0]
+    assert seen.sum() == pytest.approx(150 * 120 / scale**2, rel=0.02)
+    mean = track.meshes.mean  # type: ignore[union-attr]
+    if name == "nerfstudio":
+        import trimesh
+
+        cloud: Any = trimesh.load(tmp_path / "out" / "head.ply")
+        assert np.allclose(cloud.vertices, mean)
+        assert cloud.colors.shape[0] == len(mean)
+    else:
+        assert np.allclose(read_text(tmp_path / "out/sparse/0").points, mean)
+
+
+def test_pycolmap_reads_both_models_and_agrees(
+    exported: Callable[[str], tuple[Path, Written]], off_centre: tuple[Track, Any], tmp_path: Path
+) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    out, truth = exported("colmap")[0], off_centre[1]
+    for suffix in ("txt", "bin"):
+        only = tmp_path / suffix
+        only.mkdir()
+        for path in (out / "sparse/0").glob(f"*.{suffix}"):
+            shutil.copyfile(path, only / path.name)
+        model = pycolmap.Reconstruction(only)
+        assert len(model.images) == len(truth.frame_ids)
+        for i, frame_id in enumerate(truth.frame_ids):
+            image = model.images[i + 1]
+            assert image.name == f"{frame_id:05d}.jpg"
+            points = truth.vertices[i][::50]
+            seen = np.array([image.project_point(p) for p in points])
+            assert np.abs(seen - truth.project(i, points, "source")).max() < 0.001
+
+
+@given(strategies.poses(3))
+def test_quaternions_are_rotations(pose: Any) -> None:
+    found = quaternions_from_matrices(pose.R)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1)
+    assert np.all(found[:, 0] >= 0)
+    for q, R in zip(found, pose.R, strict=True):
+        assert np.allclose(matrix_from_quaternion(q), R, atol=1e-9)
+
+
+def test_the_principal_point_that_3dgs_ignores_is_said(
+    exported: Callable[[str], tuple[Path, Written]], off_centre: tuple[Track, Any], tmp_path: Path
+) -> None:
+    said = {f.check for f in exported("colmap")[1].findings}
+    assert "principal-point" in said
+    central = write("colmap", off_centre[0], tmp_path / "out", space="window")
+    assert "principal-point" not in {f.check for f in central.findings}
+    with pytest.raises(TargetError, match="--space crop with it"):
+        write("colmap", off_centre[0], tmp_path / "x", space="source", size=128)
+
+
+def test_a_binary_model_that_differs_from_the_text_is_seen(
+    exported: Callable[[str], tuple[Path, Written]], tmp_path: Path
+) -> None:
+    shutil.copytree(exported("colmap")[0], tmp_path / "out")
+    path = tmp_path / "out/sparse/0/images.bin"
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    reseal(tmp_path / "out")
+    (found,) = errors("colmap", tmp_path / "out")
+    assert "what the text file says" in found.message

@@ -1,0 +1,235 @@
+"""A track as a static scene: images, mattes and points for tools that know nothing of heads.
+
+The head rests and the camera moves round it, so whatever does not move with the head (the room, the
+shoulders) contradicts the cameras: it has to be masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.dataset.canvas import Canvas
+from converter.dataset.images import draw_images
+from converter.dataset.matte import Matte
+from converter.dataset.options import require_bounds
+from converter.dataset.proof import proof_sheet, require_aligned
+from converter.dataset.record import Reference, options_facts
+from converter.dataset.reprojection import compare_projections, compare_refitted
+from converter.dataset.view import (
+    ViewOptions,
+    choose_view,
+    head_points,
+    landmarks_on,
+    meshes_for_proof,
+    view_facts,
+)
+from converter.errors import MissingInputError, UncropError
+from converter.findings import Finding
+from converter.geometry.pixels import Floats, Size
+from converter.media.images import encode_image, read_image, read_size
+from converter.media.manifest import DatasetFolder
+from converter.registry import Missing, Progress
+from converter.track import Image, Track
+
+REPROJECTION_LIMIT_PX = 0.02
+
+
+@dataclass(frozen=True)
+class SceneOptions(ViewOptions):
+    """Options of targets that write a static scene."""
+
+    matte: Path | None = None
+    """Mattes as grey PNG, 255 is the person, at source or crop size: they become the masks."""
+    matte_names: Literal["auto", "frame", "image", "position"] = "auto"
+    """What the matte's file names count: .frame numbers, images from 1, or places from 0."""
+    quality: int = 95
+    """JPEG quality of the written images, 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What will be written.
+
+    Attributes
+    ----------
+    track, canvas
+        The track and its images.
+    positions
+        (M,) position in the track of every image.
+    matte
+        When given.
+    findings
+        What was doubtful.
+
+    """
+
+    track: Track
+    canvas: Canvas
+    positions: NDArray[np.int64]
+    matte: Matte | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Name of every image: the tracker's frame number."""
+        return [f"{int(i):05d}.jpg" for i in self.track.frame_ids[self.positions]]
+
+
+def make_scene(track: Track, options: SceneOptions) -> Scene:
+    """Decide everything; raises TargetError or MissingInputError before anything is written."""
+    require_bounds(("--quality", options.quality, 1, 100))
+    canvas, findings = choose_view(track, options)
+    matte = None
+    if options.matte is None:
+        findings.append(
+            Finding("matte-missing", "warning", track.name, "the head rests and the camera moves "
+                    "in this format; without --matte the room and the shoulders contradict it.",
+                    fix="Give --matte DIR.")
+        )  # fmt: skip
+    elif not options.matte.is_dir():
+        raise MissingInputError(options.matte, "what --matte names: a folder of PNG", "nothing",
+                                "Check its spelling.")  # fmt: skip
+    else:
+        matte = Matte.find(options.matte, options.matte_names, track, canvas)
+    return Scene(canvas.kept(track), canvas, np.arange(len(track)), matte, tuple(findings))
+
+
+def write_scene_images(
+    scene: Scene,
+    dataset: DatasetFolder,
+    mask_name: Callable[[str], str],
+    options: SceneOptions,
+    progress: Progress,
+) -> None:
+    """Write images/NAME, and the mask of each where there are mattes."""
+    names, size = scene.names, scene.canvas.size
+
+    def write(step: int, image: Image) -> None:
+        data = encode_image(image, ".jpg", options.quality)
+        dataset.write(f"images/{names[step]}", data)
+        if scene.matte is not None:
+            mask = scene.matte.read(int(scene.positions[step]), size)
+            dataset.write(mask_name(names[step]), encode_image(mask, ".png"))
+
+    draw_images(scene.canvas, scene.positions, write, progress)
+
+
+def require_scene_aligned(scene: Scene, folder: Path) -> str:
+    """Hold written images against the tracker's crops; see `proof.require_aligned`."""
+    points = head_points(scene.track, scene.canvas, scene.positions)
+    return require_aligned(
+        scene.track, scene.canvas, scene.positions, points,
+        lambda step: read_image(folder / "images" / scene.names[step]),
+    )  # fmt: skip
+
+
+def scene_proof(scene: Scene, folder: Path, project: Callable[[int, Floats], Floats]) -> bytes:
+    """Picture of the mesh on written images; ``project(step, points)`` as the consumer does."""
+
+    def tile(step: int, vertices: Floats) -> tuple[Image, Floats, str]:
+        image = read_image(folder / "images" / scene.names[step])
+        return image, project(step, vertices), scene.names[step]
+
+    landmarks = landmarks_on(scene.track, scene.canvas, scene.positions)
+    meshes = meshes_for_proof(scene.track)
+    return proof_sheet(scene.track, meshes, scene.canvas, scene.positions, landmarks, tile)
+
+
+def scene_line(scene: Scene) -> str:
+    """One line for the summary."""
+    canvas = scene.canvas
+    drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
+    k = canvas.window.intrinsics
+    varies = " (medians; K differs between frames)" if k.n_frames is not None else ""
+    return (
+        f"images {canvas.title}, focal {canvas.focal:.2f} px, principal point "
+        f"({np.median(k.cx):.2f}, {np.median(k.cy):.2f}){varies}, from {drawn}; "
+        f"{len(scene.positions)} frames"
+    )
+
+
+def scene_facts(scene: Scene, options: SceneOptions) -> dict[str, Any]:
+    """What the manifest keeps."""
+    return {
+        "track": scene.track.name,
+        "canvas": view_facts(scene.canvas),
+        "track_positions": scene.positions.tolist(),
+        "frame_ids": scene.track.frame_ids[scene.positions].tolist(),
+        "options": options_facts(options),
+        "steps": list(scene.track.provenance.steps),
+        "findings": [asdict(f) for f in (*scene.track.findings, *scene.findings)],
+    }
+
+
+def missing_mattes(scene: Scene, folder: str) -> tuple[Missing, ...]:
+    """The command that makes mattes, where there are none."""
+    if scene.matte is not None:
+        return ()
+    command = (
+        "python inference.py --variant resnet50 --checkpoint rvm_resnet50.pth --device cuda "
+        "--input-source VIDEO_OR_FRAMES --output-type png_sequence --output-alpha MATTE_DIR"
+    )
+    return (Missing(folder, "mattes, e.g. by RobustVideoMatting", command),)
+
+
+def head_cloud(track: Track) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Points (V, 3) of the mean mesh, metres, and a colour (V, 3) of skin for each."""
+    points = meshes_for_proof(track).mean
+    return points, np.tile(np.array([200, 170, 150], np.uint8), (len(points), 1))
+
+
+def check_scene(
+    out: Path, reference: Reference, names: list[str], project: Callable[[int, Floats], Floats]
+) -> list[Finding]:
+    """Hold what a consumer reads against the track.
+
+    Parameters
+    ----------
+    out, reference
+        The dataset, and what it should say.
+    names
+        Image names as read, in order.
+    project
+        ``project(step, points)``: edge-origin px of world points (P, 3), metres.
+
+    """
+    expected = [f"{int(i):05d}.jpg" for i in reference.track.frame_ids[reference.positions]]
+    if names != expected:
+        return [
+            Finding("frames-differ", "error", str(out), f"its images are {', '.join(names[:3])} "
+                    f"..., expected {', '.join(expected[:3])} ...")
+        ]  # fmt: skip
+    mesh = meshes_for_proof(reference.track).mean.astype(np.float64)
+    frames = [(int(reference.track.frame_ids[p]), int(p)) for p in reference.positions]
+
+    def picked(step: int, picks: NDArray[np.int64]) -> Floats:
+        return project(step, mesh[picks])
+
+    return [
+        compare_projections(reference, frames, picked, mesh=mesh, what="frame",
+                            limit_px=REPROJECTION_LIMIT_PX),
+        *compare_refitted(reference, frames, picked, mesh=mesh),
+    ]  # fmt: skip
+
+
+def check_sizes(out: Path, sizes: dict[str, Size]) -> list[Finding]:
+    """Hold every image against the size that its camera states."""
+    findings = []
+    for name, stated in sizes.items():
+        path = out / "images" / name
+        try:
+            size = read_size(path)
+        except UncropError as error:
+            message = str(error).split(": ", 1)[-1]
+            findings.append(Finding("image-unreadable", "error", str(path), message))
+            continue
+        if size != stated:
+            message = f"is {size}, its camera says {stated}."
+            findings.append(Finding("image-size", "error", str(path), message))
+    return findings

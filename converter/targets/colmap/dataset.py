@@ -1,0 +1,115 @@
+"""Writing the model, proving it, and only then giving it its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from converter.dataset.proof import require_clean
+from converter.dataset.record import write_record
+from converter.dataset.scene import (
+    Scene,
+    SceneOptions,
+    head_cloud,
+    missing_mattes,
+    require_scene_aligned,
+    scene_facts,
+    scene_line,
+    scene_proof,
+    write_scene_images,
+)
+from converter.dataset.stand_in import stand_in_findings
+from converter.dataset.view import meshes_for_proof, one_intrinsics
+from converter.findings import Finding
+from converter.geometry.intrinsics import Intrinsics
+from converter.media.atomic import replace_folder
+from converter.media.manifest import MANIFEST, DatasetFolder
+from converter.registry import Progress, Written
+from converter.targets.colmap.check import MODEL, NAME, check_dataset
+from converter.targets.colmap.model import (
+    Model,
+    binary_files,
+    quaternions_from_matrices,
+    read_text,
+    text_files,
+)
+
+_OFF_CENTRE_PX = 0.5
+
+
+def write_dataset(
+    scene: Scene, out: Path, options: SceneOptions, *, overwrite: bool, progress: Progress
+) -> Written:
+    """Write the model with its images, whole or not at all.
+
+    Raises
+    ------
+    TargetError
+        If what was written does not pass its own check; nothing is left then.
+    OutputError
+        If ``out`` exists or cannot be written.
+
+    """
+    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
+        dataset = DatasetFolder(folder)
+        write_scene_images(scene, dataset, _mask_name, options, progress)
+        aligned = require_scene_aligned(scene, folder)
+        write_record(scene.track, dataset)
+        model = _model(scene)
+        for name, text in text_files(model).items():
+            dataset.write(f"{MODEL}/{name}", text)
+        for name, data in binary_files(model).items():
+            dataset.write(f"{MODEL}/{name}", data)
+        dataset.write("proof.jpg", scene_proof(scene, folder, read_text(folder / MODEL).project))
+        dataset.finish(NAME, scene_facts(scene, options))
+        summary = require_clean(folder, out, check_dataset)
+    findings = [*scene.findings, *_off_centre(scene)]
+    findings += stand_in_findings(scene.track, meshes_for_proof(scene.track))
+    return Written(
+        path=out,
+        summary=tuple(line for line in (scene_line(scene), aligned, *summary) if line),
+        findings=tuple(findings),
+        missing=missing_mattes(scene, "masks/"),
+        run_in=", then convert again with --matte DIR",
+        facts={"n_frames": len(scene.positions), "size": str(scene.canvas.size)},
+    )
+
+
+def _mask_name(name: str) -> str:
+    return f"masks/{name}.png"
+
+
+def _off_centre(scene: Scene) -> list[Finding]:
+    """3DGS' reader of this very model takes the image centre for the principal point."""
+    k = scene.canvas.window.intrinsics
+    off = float(np.max(np.hypot(k.cx - k.size.width / 2, k.cy - k.size.height / 2)))
+    if off <= _OFF_CENTRE_PX:
+        return []
+    return [
+        Finding("principal-point", "warning", scene.track.name,
+                f"the principal point is {off:.1f} px off the centre. COLMAP honours it; "
+                "3D Gaussian Splatting's reader of the same files does not.", off, unit="px",
+                fix="For such readers use --space window.")
+    ]  # fmt: skip
+
+
+def _model(scene: Scene) -> Model:
+    shared = one_intrinsics(scene.canvas)
+    each = scene.canvas.window.intrinsics
+    ks: list[Intrinsics] = [shared] if shared is not None else [
+        each[int(p)] for p in scene.positions
+    ]  # fmt: skip
+    w2c = scene.canvas.w2c[scene.positions]
+    points, colours = head_cloud(scene.track)
+    n = len(scene.positions)
+    return Model(
+        np.array([[k.fx, k.fy, k.cx, k.cy] for k in ks], np.float64),
+        tuple(k.size for k in ks),
+        quaternions_from_matrices(w2c.R),
+        w2c.t,
+        (1,) * n if shared is not None else tuple(range(1, n + 1)),
+        tuple(scene.names),
+        points.astype(np.float64),
+        colours,
+    )
