@@ -224,7 +224,15 @@ def _objs() -> list[bytes]:
     points, faces = _tetrahedron()
     lines = [f"v {p}" for p in points]
     lines += ["f " + " ".join(str(int(i) + 1) for i in f.split()) for f in faces]
-    grouped = ["# text", "o a", *lines[:4], "s off", "f 1 2 3 4"]
+    grouped = [
+        "# text",
+        "o a",
+        *lines[:4],
+        "vt 0 0",
+        "vn 0 0 1",
+        "g a",
+        "f 1/1/1 2/1/1 3/1/1 4/1/1",
+    ]
     return ["\n".join(lines).encode(), "\n".join(grouped).encode()]
 
 
