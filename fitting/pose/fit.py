@@ -13,6 +13,7 @@ from converter.errors import ConventionError, FitError
 from converter.geometry import Intrinsics, Pose
 from converter.geometry.pixels import Floats
 from fitting.pose.adam import focal_ndc_of, fov_deg_of, reference_schedule
+from fitting.pose.jitter import jitter_ratio
 from fitting.pose.lm import SHARPEST, Settings, Solution, portions, solve_frames, solve_sequence
 from fitting.pose.problem import (
     MIN_POINTS,
@@ -54,6 +55,9 @@ of noise at 256, their correlation .9997 and more."""
 _ROBUST = ("auto", "norm", "squares", "redescending")
 _NOISE_ROUNDS, _NOISE_SETTLED = 12, 0.9
 _REACH, _WIDENING = 3.0, (3.0, 2.0, 1.0, 0.5, 0.0)
+_UNDO_ROUNDS, _MISFIT_MOST = 4, 60.0
+"""Ten times what noise makes: real jitter has long tails, a head that leaps has longer ones."""
+
 _OUTLYING, _OUTLIERS = 5.0, 0.005
 """Landmarks beyond 5 sigma (4 in a million by chance), and the share that calls for care."""
 
@@ -321,15 +325,59 @@ def _run_lm(
         return solution, None
     if isinstance(smoothing, CameraSmoothing):
         coupling = camera_coupling(smoothing, linked)
-    else:
-        noise = measure_noise(problem, solution.state, plan.squared)
-        if smoothing.noise_px is not None:
-            noise = noise_of(problem, smoothing.noise_px * problem.unit, plan.squared)
-        coupling = _head_coupling(problem, plan, solution.state, noise, smoothing, linked)
-        plan = plan.softened(noise)
-    settings = plan.settings(problem, prior)
-    together = solve_sequence(problem, solution.state, settings, coupling)
-    return _continued(solution, together), coupling
+        together = solve_sequence(problem, solution.state, plan.settings(problem, prior), coupling)
+        return _continued(solution, together), coupling
+    return _smoothed(problem, plan, solution, smoothing, linked, prior)
+
+
+def _smoothed(
+    problem: Problem,
+    plan: _Plan,
+    alone: Solution,
+    smoothing: HeadSmoothing,
+    linked: Bools,
+    prior: float,
+) -> tuple[Solution, Coupling]:
+    """Link neighbours; where that takes a pose from its landmarks, undo the links and go again.
+
+    What smoothing takes out of a pose is noise, so the landmarks hardly mind: their misfit grows by
+    chi squared of six. A head that moves otherwise than the links believe shows as more.
+    """
+    noise = measure_noise(problem, alone.state, plan.squared)
+    if smoothing.noise_px is not None:
+        noise = noise_of(problem, smoothing.noise_px * problem.unit, plan.squared)
+    std = measure_uncertainty(problem, alone.state, noise, "fixed", None, not plan.squared)
+    jitter = 1.0
+    if smoothing.noise_px is None:
+        # Errors that landmarks share (a mouth, a shadow) shake poses more than their scatter says.
+        jitter = max(jitter, jitter_ratio(alone.state, linked, std.blocks) or 0.0)
+    coupling = _head_coupling(noise, std, smoothing, linked, jitter)
+    settings = plan.softened(noise).settings(problem, prior)
+    solution = alone
+    for _ in range(_UNDO_ROUNDS):
+        together = solve_sequence(problem, alone.state, settings, coupling)
+        solution = _continued(solution, together)
+        limit = _MISFIT_MOST * jitter**2
+        torn = (
+            _misfit(problem, solution.state, noise) - _misfit(problem, alone.state, noise) > limit
+        )
+        kept = ~(torn[coupling.first] | torn[coupling.first + 1] | torn[coupling.first + 2])
+        if kept.all():
+            break
+        coupling = coupling.take(kept)
+    return solution, coupling
+
+
+def _misfit(problem: Problem, state: State, noise: Noise) -> Floats:
+    """(N,) squared distances of the landmarks over their noise, each up to an outlier's."""
+    misfit = np.zeros(len(problem))
+    for i in portions(problem):
+        part = problem.take(i)
+        counts = part.weights[:, : part.n_points] > 0
+        distance = view(part, state.take(i)).distance[:, : part.n_points]
+        capped = np.minimum(distance, _OUTLYING * noise.ndc) * counts
+        misfit[i] = (capped**2).sum(axis=1) / max(noise.ndc, SHARPEST) ** 2
+    return misfit
 
 
 def _with_focal(problem: Problem, plan: _Plan, solution: Solution) -> tuple[Solution, float]:
@@ -431,21 +479,15 @@ def _continued(before: Solution, after: Solution) -> Solution:
 
 
 def _head_coupling(
-    problem: Problem,
-    plan: _Plan,
-    state: State,
-    noise: Noise,
-    smoothing: HeadSmoothing,
-    linked: Bools,
+    noise: Noise, std: Uncertainty, smoothing: HeadSmoothing, linked: Bools, jitter: float
 ) -> Coupling:
-    std = measure_uncertainty(problem, state, noise, "fixed", None, not plan.squared)
     first = np.flatnonzero(linked[:-1] & linked[1:]).astype(np.int64)
     # Of x - 2 y + z. Blocks share one number each, or the knee would not be round.
     variance = std.blocks[first] + 4 * std.blocks[first + 1] + std.blocks[first + 2]
     blocks = np.repeat(variance.reshape(-1, 2, 3).mean(axis=2), 3, axis=1)
     blocks = np.maximum(blocks, 1e-18)
     weights = noise.objective_per_nat / (2 * smoothing.ratio**2 * blocks)
-    return Coupling(first, weights, of_camera=False, knee=smoothing.knee, noise=blocks)
+    return Coupling(first, weights, of_camera=False, knee=smoothing.knee, noise=blocks * jitter**2)
 
 
 def _result(

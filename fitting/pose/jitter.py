@@ -9,8 +9,8 @@ import numpy as np
 from converter.geometry.pixels import Floats
 from converter.track import Track
 from fitting.pose.correspondences import Correspondences
-from fitting.pose.problem import build_problem
-from fitting.pose.state import State
+from fitting.pose.problem import Bools, build_problem
+from fitting.pose.state import State, index_of
 from fitting.pose.terms import head_steps
 from fitting.pose.uncertainty import Noise, measure_uncertainty
 
@@ -50,20 +50,26 @@ def measure_jitter(track: Track, pairs: Correspondences) -> Jitter | None:
     problem = build_problem(pairs.points, pairs.landmarks, track.intrinsics)
     state = State.of(track.w2c, problem.centre, np.zeros(len(track)))
     per_px = measure_uncertainty(problem, state, Noise(problem.unit, 1.0), "fixed", None, False)
-    follows = np.diff(track.frame_ids) == 1
-    first = np.flatnonzero(follows).astype(np.int64)
-    steps = np.full((max(len(track) - 1, 0), 6), np.nan)
+    noise_px = jitter_ratio(state, np.diff(track.frame_ids) == 1, per_px.blocks)
+    if noise_px is None:
+        return None
+    return Jitter(noise_px, noise_px * float(np.nanmedian(per_px.rotation_deg)))
+
+
+def jitter_ratio(state: State, linked: Bools, variances: Floats) -> float | None:
+    """How many times the stated noise poses jitter by; None without five frames in a row.
+
+    ``linked`` (N-1,): frames that follow their predecessor; ``variances`` (N, 6) of a pose.
+    """
+    first = index_of(linked)
+    steps = np.full((len(linked), 6), np.nan)
     steps[first] = head_steps(state, first)
     fourth = np.diff(steps, n=3, axis=0)
     if not len(fourth):
         return None
-    variance = per_px.blocks[2:-2] * _FOURTH
-    ratio = _blocks(fourth**2) / _blocks(variance)
+    ratio = _blocks(fourth**2) / np.maximum(_blocks(variances[2:-2] * _FOURTH), 1e-300)
     known = ratio[np.isfinite(ratio).all(axis=1)]
-    if not len(known):
-        return None
-    noise_px = float(np.sqrt(np.median(known) / _CHI_3_MEDIAN))
-    return Jitter(noise_px, noise_px * float(np.nanmedian(per_px.rotation_deg)))
+    return float(np.sqrt(np.median(known) / _CHI_3_MEDIAN)) if len(known) else None
 
 
 def _blocks(values: Floats) -> Floats:

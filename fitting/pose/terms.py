@@ -7,7 +7,7 @@ half the square.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -260,6 +260,11 @@ class Coupling:
     of_camera: bool
     knee: float | None = None
     noise: Floats | None = None
+
+    def take(self, kept: Bools) -> Coupling:
+        """Return some of the links."""
+        noise = None if self.noise is None else self.noise[kept]
+        return replace(self, first=self.first[kept], weights=self.weights[kept], noise=noise)
 
     def energy(self, state: State, centre: Floats) -> float:
         """Objective of all of them."""

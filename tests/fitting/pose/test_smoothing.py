@@ -77,6 +77,17 @@ def test_turning_heads_are_not_held_back(yaw: Floats, fov: float) -> None:
             assert rms(places[1][at]) <= rms(places[0][at])
 
 
+@pytest.mark.parametrize("speed", [10, 19, 40])
+def test_heads_faster_than_the_links_believe_are_let_go(speed: float) -> None:
+    """Ten degrees per frame gain still; beyond, links that tear poses off are undone."""
+    s = scene(swing(60, speed))
+    without, smooth = fits(s)
+    errors = [rms(s.rotation_error_deg(f.w2c)) for f in (without, smooth)]
+    assert errors[1] <= (1.0 if speed == 10 else 1.8) * errors[0]
+    places = [rms(f.w2c.t - s.w2c.t) for f in (without, smooth)]
+    assert places[1] <= places[0]
+
+
 def test_never_across_gaps() -> None:
     """Two shots in one sequence smooth as they would alone."""
     s = scene(np.concatenate([np.full(30, -40.0), np.full(30, 40.0)]))
