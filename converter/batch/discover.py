@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from converter import registry
 from converter.bundle.schema import SUFFIXES
 from converter.errors import FormatError, MissingInputError
 from converter.media.files import scan_folder
 from converter.media.manifest import MANIFEST
-from converter.registry import require_path
 
 FRAME_SUFFIX = ".frame"
 CHECKPOINT = "checkpoint"
@@ -18,9 +19,11 @@ CHECKPOINT = "checkpoint"
 _ACTOR_ENTRIES = frozenset(("bbox.pt", "kpt", "kpt_dense", "images", "source"))
 # Folders of one file per frame: large, and never above a track.
 _PER_FRAME = frozenset(
-    ("images", "source", "kpt", "kpt_dense", "mesh", "depth", "video", "input_images", "ori_imgs",
+    ("images", "source", "kpt", "kpt_dense", "mesh", "depth", "input_images", "ori_imgs",
      "gt_imgs", "torso_imgs", "parsing")
 )  # fmt: skip
+# One file per frame, named by its number, as trackers other than metrical-tracker write them.
+_NUMBERED = re.compile(r"\d{1,12}\.np[yz]", re.ASCII)
 _MAX_DEPTH = 12
 _MAX_FOLDERS = 100_000
 
@@ -76,7 +79,7 @@ def discover(top: Path, max_depth: int = _MAX_DEPTH, max_folders: int = _MAX_FOL
         If ``top`` does not exist or cannot be listed.
 
     """
-    require_path(top)
+    registry.require_path(top)
     result = Discovery()
     if os.path.isdir(top):
         scan_folder(top)
@@ -131,6 +134,9 @@ class _Search:
             output = folder.parent if folder.name == CHECKPOINT else folder
             self._take(Found(output, actor))
             return []
+        if any(map(_NUMBERED.fullmatch, names)) and _is_recognised(folder):
+            self._take(Found(folder))
+            return []
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 self._take(Found(folder / name))
@@ -156,6 +162,10 @@ class _Search:
     def _take(self, found: Found) -> None:
         if found not in self.result.found:
             self.result.found.append(found)
+
+
+def _is_recognised(folder: Path) -> bool:
+    return any(registry.source(name).sniff(folder) for name in registry.names("sources"))
 
 
 def _is_empty_run(folder: Path, names: set[str]) -> bool:

@@ -12,6 +12,7 @@ import tyro
 
 from converter.batch.discover import Found, discover
 from converter.batch.executors import DaskCluster, Executor, InProcess, LocalProcesses
+from converter.batch.fixing import Fixed, fix_many
 from converter.batch.journal import Journal, journal_path
 from converter.batch.run import BatchResult, validate_many
 from converter.cli.arguments import TrackArguments
@@ -21,8 +22,8 @@ from converter.errors import FormatError, printable
 from converter.media.atomic import replace_file, require_free
 from converter.media.parallel import n_cores
 from converter.validation.catalogue import explain, page
+from converter.validation.fix import FixResult
 from converter.validation.render_json import render_json
-from converter.validation.report import Report
 from converter.validation.validate import ValidateOptions
 
 _STDOUT = Path("-")
@@ -44,8 +45,11 @@ class ValidateArguments(TrackArguments):
     """Write the reports there as JSON (docs/validate.schema.json); - is standard output."""
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write one page with tables, plots and pictures there; it needs no network."""
+    fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
+    """Write a corrected copy of what has one right answer; of several tracks, one copy each below
+    OUT. What has not is named and left, and decides the exit code."""
     overwrite: bool = False
-    """Replace reports that exist."""
+    """Replace reports, and corrected copies, that exist."""
     resume: bool = False
     """Take over what an earlier run with the same --json established of unchanged files."""
     jobs: Annotated[int | None, tyro.conf.arg(aliases=["-j"], metavar="N")] = None
@@ -82,21 +86,22 @@ def run(arguments: list[str]) -> int:
     for out in outputs:
         require_free(out, command.overwrite or command.resume)
     tracks = _find(command)
-    result = _validate(command, tracks)
-    _write(command, result)
+    with Reporter(quiet=command.quiet, json=False) as reporter:
+        result = _validate(command, tracks, reporter)
+        fixed = _fix(command, tracks, result, reporter)
+    _write(command, result, fixed)
     if not command.quiet and command.json != _STDOUT:
-        _show(result)
+        _show(result, fixed)
         if result.n_resumed:
             print(f"{result.n_resumed} of {len(result.reports)} taken over from an earlier run")
         for out in outputs:
             print(f"wrote {printable(out)}")
-    return _exit_code(command, result)
+    return _exit_code(command, result, fixed)
 
 
-def _validate(command: ValidateArguments, tracks: list[Found]) -> BatchResult:
+def _validate(command: ValidateArguments, tracks: list[Found], reporter: Reporter) -> BatchResult:
     executor = _executor(command, len(tracks))
     with contextlib.ExitStack() as stack:
-        reporter = stack.enter_context(Reporter(quiet=command.quiet, json=False))
         journal = None
         if (json_file := _json_file(command)) is not None:
             journal = stack.enter_context(
@@ -108,15 +113,28 @@ def _validate(command: ValidateArguments, tracks: list[Found]) -> BatchResult:
         return validate_many(tracks, _options(command), executor, reporter.progress, journal)
 
 
+def _fix(
+    command: ValidateArguments, tracks: list[Found], result: BatchResult, reporter: Reporter
+) -> dict[int, Fixed]:
+    """Corrected copies by position of their track; of a run that was interrupted, none."""
+    if command.fix is None or result.interrupted:
+        return {}
+    return fix_many(
+        tracks, result.reports, command.fix, _options(command).read,
+        _executor(command, len(tracks)), overwrite=command.overwrite or command.resume,
+        progress=reporter.progress,
+    )  # fmt: skip
+
+
 def _json_file(command: ValidateArguments) -> Path | None:
     return None if command.json == _STDOUT else command.json
 
 
-def _write(command: ValidateArguments, result: BatchResult) -> None:
+def _write(command: ValidateArguments, result: BatchResult, fixed: dict[int, Fixed]) -> None:
     complete = not result.interrupted
     overwrite = command.overwrite or command.resume
     if command.json is not None:
-        text = render_json(result.reports, complete=complete)
+        text = render_json(result.reports, complete=complete, fixed=fixed)
         if command.json == _STDOUT:
             print(text, end="")
         else:
@@ -177,25 +195,27 @@ def _executor(command: ValidateArguments, n_items: int) -> Executor:
     return LocalProcesses(min(command.jobs or n_cores(), n_items))
 
 
-def _show(result: BatchResult) -> None:
+def _show(result: BatchResult, fixed: dict[int, Fixed]) -> None:
     from rich.console import Console
 
-    from converter.validation.render_rich import render_rich
+    from converter.validation.render_rich import render_fixes, render_rich
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)
-    for part in render_rich(result.reports):
+    for part in [*render_rich(result.reports), *render_fixes(result.reports, fixed)]:
         console.print(part)
 
 
-def _exit_code(command: ValidateArguments, result: BatchResult) -> int:
+def _exit_code(command: ValidateArguments, result: BatchResult, fixed: dict[int, Fixed]) -> int:
     if result.interrupted:
         print(f"uncrop: interrupted after {len(result.reports)} of {result.n_asked} tracks.",
               file=sys.stderr)  # fmt: skip
         return EXIT_INTERRUPTED
-    return EXIT_FINDINGS if any(_fails(command, r) for r in result.reports) else EXIT_FINE
-
-
-def _fails(command: ValidateArguments, report: Report) -> bool:
-    return report.worst == "error" or (command.fail_on == "warning" and report.worst == "warning")
+    failing = ("error", "warning") if command.fail_on == "warning" else ("error",)
+    for position, report in enumerate(result.reports):
+        copy = fixed.get(position)
+        left = copy.left if isinstance(copy, FixResult) and copy.path else report.findings
+        if any(finding.severity in failing for finding in left):
+            return EXIT_FINDINGS
+    return EXIT_FINE

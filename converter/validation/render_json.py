@@ -7,8 +7,8 @@ import binascii
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +17,20 @@ from converter.errors import FormatError
 from converter.findings import Finding
 from converter.validation.report import SEVERITIES, CheckResult, Picture, Report, Series
 
+if TYPE_CHECKING:
+    from converter.validation.fix import FixResult
+
 SCHEMA = "uncrop-validation"
 SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes; keys may be added without."""
 
 
-def render_json(reports: Sequence[Report], *, complete: bool = True) -> str:
+def render_json(
+    reports: Sequence[Report],
+    *,
+    complete: bool = True,
+    fixed: Mapping[int, FixResult | object] | None = None,
+) -> str:
     """Return the JSON document of a run.
 
     Parameters
@@ -31,15 +39,20 @@ def render_json(reports: Sequence[Report], *, complete: bool = True) -> str:
         Of all tracks.
     complete
         False if the run was interrupted: some tracks are not in it.
+    fixed
+        What mending them did, by position; anything but a FixResult says why it failed.
 
     """
+    tracks = [report_to_json(report) for report in reports]
+    for position, outcome in (fixed or {}).items():
+        tracks[position]["fix"] = _fix_to_json(outcome)
     document = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "creator": f"uncrop {__version__}",
         "complete": complete,
         "summary": summary(reports),
-        "tracks": [report_to_json(report) for report in reports],
+        "tracks": tracks,
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -86,6 +99,25 @@ def report_to_json(report: Report, *, illustrated: bool = False) -> dict[str, An
     return content
 
 
+def _fix_to_json(outcome: FixResult | object) -> dict[str, Any]:
+    from converter.validation.fix import FixResult
+
+    if not isinstance(outcome, FixResult):
+        failed = _text(getattr(outcome, "message", str(outcome)))
+        return {"path": None, "failed": failed, "applied": [], "left": []}
+    applied = [
+        {"check": fix.check, "where": _text(fix.where), "before": _text(fix.before),
+         "after": _text(fix.after), "frame_ids": [int(frame) for frame in fix.frame_ids]}
+        for fix in outcome.applied
+    ]  # fmt: skip
+    return {
+        "path": None if outcome.path is None else _text(str(outcome.path)),
+        "failed": "",
+        "applied": applied,
+        "left": [_finding_to_json(finding) for finding in outcome.left],
+    }
+
+
 def _result_to_json(result: CheckResult) -> dict[str, Any]:
     return {
         "check": result.check,
@@ -93,19 +125,20 @@ def _result_to_json(result: CheckResult) -> dict[str, Any]:
         "reason": _text(result.reason),
         "n_examined": int(result.n_examined),
         "frame_ids": [int(frame) for frame in result.frame_ids],
-        "findings": [
-            {
-                "severity": f.severity,
-                "check": f.check,
-                "where": _text(f.where),
-                "message": _text(f.message),
-                "measured": _number(f.measured),
-                "limit": _number(f.limit),
-                "unit": f.unit,
-                "fix": _text(f.fix),
-            }
-            for f in result.findings
-        ],
+        "findings": [_finding_to_json(finding) for finding in result.findings],
+    }
+
+
+def _finding_to_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "severity": finding.severity,
+        "check": finding.check,
+        "where": _text(finding.where),
+        "message": _text(finding.message),
+        "measured": _number(finding.measured),
+        "limit": _number(finding.limit),
+        "unit": finding.unit,
+        "fix": _text(finding.fix),
     }
 
 

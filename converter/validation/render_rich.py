@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from converter.errors import printable
@@ -13,6 +13,8 @@ from converter.validation.report import SEVERITIES, Report
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
+
+    from converter.validation.fix import FixResult
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 _MAX_WORST = 20
@@ -69,6 +71,37 @@ def _tracks(reports: Sequence[Report]) -> RenderableType:
             Text("fine", "green") if worst is None else Text(worst.check, STYLES[worst.severity]),
         )
     return table
+
+
+def render_fixes(
+    reports: Sequence[Report], fixed: Mapping[int, FixResult | object]
+) -> Iterator[RenderableType]:
+    """What mending did: every change with before and after, then what is left for the user."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from converter.validation.fix import FixResult
+
+    for position, outcome in fixed.items():
+        name = printable(reports[position].path)
+        if not isinstance(outcome, FixResult):
+            failed = printable(getattr(outcome, "message", outcome))
+            yield Text.assemble(("not mended ", STYLES["error"]), (name, "bold"), f": {failed}")
+            continue
+        if outcome.path is None:
+            yield Text.assemble(("not mended ", STYLES["warning"]), (name, "bold"),
+                                ": nothing of it has one right answer")  # fmt: skip
+        else:
+            yield Text.assemble(("mended ", "green"), (name, "bold"), " -> ",
+                                printable(outcome.path))  # fmt: skip
+        for fix in outcome.applied:
+            frames = f" ({len(fix.frame_ids)} frames)" if fix.frame_ids else ""
+            said = f"{fix.check}: {fix.where}: {fix.before} -> {fix.after}{frames}"
+            yield Padding(Text(printable(said)), (0, 0, 0, 4))
+        for finding in outcome.left:
+            left = Text.assemble("left: ", (finding.severity, STYLES[finding.severity]), " ",
+                                 f"{finding.check}: {finding}")  # fmt: skip
+            yield Padding(left, (0, 0, 0, 4))
 
 
 def _facts(report: Report) -> RenderableType:

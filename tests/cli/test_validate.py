@@ -13,7 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from converter.media.torchfile import read_torch
+from tests.damage import Folders, naive_K
 
 UNCROP = [sys.executable, "-m", "converter.cli.main"]
 
@@ -211,3 +215,54 @@ def test_json_on_standard_output_is_nothing_but_json(four: Path) -> None:
     done = run(four, "--json", "-")
     assert done.returncode == 1
     assert len(json.loads(done.stdout)["tracks"]) == 4
+
+
+def test_fix_writes_copies_that_pass_and_says_what_it_changed(sample: Path, tmp_path: Path) -> None:
+    bbox = [int(v) for v in np.ravel(read_torch(sample / "input/ada/bbox.pt").content)]  # type: ignore[arg-type]
+    for name in ("x", "y"):
+        Folders.copy(sample, tmp_path / "tracks" / name).edit_frames(naive_K(bbox))
+    lost = Folders.copy(sample, tmp_path / "tracks" / "z")
+    lost.frames()[3].write_bytes(b"x")  # nothing can mend this
+    out, report = tmp_path / "fixed", tmp_path / "out.json"
+    done = run(tmp_path / "tracks", "--fix", out, "--json", report)
+    assert done.returncode == 1, done.stderr
+    said = " ".join(done.stdout.split())
+    assert f"mended {tmp_path}/tracks/x/output/ada -> {out}/x/output/ada" in said
+    assert "K-naive: opencv.K: f (1754.25, 1754.25) c (490.25, 224.50) -> f (1754.25" in said
+    tracks = {t["path"].split("/")[-3]: t for t in json.loads(report.read_text())["tracks"]}
+    assert [f["check"] for f in tracks["x"]["fix"]["applied"]] == ["K-naive"]
+    assert tracks["x"]["fix"]["left"] == []
+    assert len(tracks["x"]["fix"]["applied"][0]["frame_ids"]) == 36
+    assert tracks["z"]["fix"]["path"] is None
+    # What is written passes, and what could not be mended still fails.
+    assert run(out, "--fail-on", "error").returncode == 0
+    shutil.rmtree(tmp_path / "tracks/z")
+    again = run(tmp_path / "tracks", "--fix", out)
+    assert again.returncode == 1  # the copies exist: nothing was mended
+    assert "--overwrite" in again.stdout
+    assert run(tmp_path / "tracks", "--fix", out, "--overwrite").returncode == 0
+
+
+def test_explain_says_what_a_check_means(sample: Path) -> None:
+    done = run("--explain", "K-naive")
+    assert done.returncode == 0
+    assert done.stdout.startswith("# K-naive\n")
+    done = run("--explain", "k-nave")
+    assert done.returncode == 3
+    assert "Did you mean K-naive?" in done.stderr
+
+
+def test_the_page_is_written_and_resumed_runs_keep_its_pictures(
+    sample: Path, tmp_path: Path
+) -> None:
+    files = ("--json", tmp_path / "out.json", "--html", tmp_path / "out.html")
+    assert run(sample, *files).returncode == 0
+    first = (tmp_path / "out.html").read_bytes()
+    assert first.count(b"data:image/jpeg;base64,") == 2
+    done = run(sample, *files, "--resume")
+    assert "1 of 1 taken over" in done.stdout
+    assert (tmp_path / "out.html").read_bytes() == first
+    # A journal without pictures is no use for a page: the track is read again.
+    assert run(sample, "--json", tmp_path / "bare.json").returncode == 0
+    done = run(sample, "--json", tmp_path / "bare.json", "--html", tmp_path / "x.html", "--resume")
+    assert "taken over" not in done.stdout
