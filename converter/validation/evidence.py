@@ -85,6 +85,7 @@ class Pictures:
         self._kept: dict[Path, Image] = {}
         self._n_bytes = 0
         self.n_decoded = 0
+        self.seen: set[Path] = set()
 
     def __call__(self, path: Path) -> Image:
         """Decode, or return what was decoded; raises as `converter.media.images.read_image`."""
@@ -92,6 +93,7 @@ class Pictures:
         if image is None:
             image = read_image(path, self._limits)
             self.n_decoded += 1
+            self.seen.add(path)
             self._n_bytes += image.nbytes
         self._kept[path] = image
         while self._n_bytes > _CACHED_BYTES and len(self._kept) > 1:

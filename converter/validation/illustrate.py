@@ -21,6 +21,7 @@ from converter.validation.tracked import Tracked
 _WIDTH = 640
 _N_ERRORS = 160
 """Frames whose reprojection error is plotted: each needs its mesh."""
+_FAR_PX = 1e5
 _BOX_COLOUR = (60, 220, 240)
 _MARKING: dict[str, tuple[str, ...]] = {
     "focal length": ("K-naive", "K-source", "K-scaled", "K-swapped", "K-malformed", "K-differs",
@@ -82,11 +83,7 @@ def _track_facts(evidence: Evidence) -> dict[str, str]:
 def _moving(track: Track) -> list[str]:
     flame = track.flame
     blocks = (("expression", flame.expression), ("jaw", flame.jaw), ("eyelids", flame.eyelids))
-    moving = [n for n, b in blocks if b is not None and bool(np.any(b != b[0]))]
-    return [
-        *moving,
-        *(["shape of a person"] if flame.shape is not None and flame.shape.any() else []),
-    ]
+    return [n for n, b in blocks if b is not None and bool(np.any(b != b[0]))]
 
 
 # --- series -----------------------------------------------------------------------------------
@@ -266,7 +263,9 @@ def _mesh_picture(evidence: Evidence) -> Picture | None:
 
 def _in_view(points: Floats, size: Size) -> bool:
     inside = (points >= 0).all(axis=1) & (points < [size.width, size.height]).all(axis=1)
-    return bool(inside.mean() > 0.1)
+    extent = np.ptp(points[inside], axis=0) if inside.any() else np.zeros(2)
+    # Cameras that are wrong make dots of a head, or draw it far too large.
+    return bool(inside.mean() > 0.1 and extent.max() > 8 and np.nanmax(np.abs(points)) < _FAR_PX)
 
 
 def _crop_image(evidence: Evidence, index: int) -> Image | None:

@@ -64,7 +64,13 @@ def validate(path: Path, options: ValidateOptions | None = None) -> Report:
 def _validated(path: Path, options: ValidateOptions) -> Report:
     writer = dataset_target(path)
     if writer is not None:
-        return _of_dataset(path, writer)
+        report = _of_dataset(path, writer)
+        if writer.name != "metrical_tracker":
+            return report
+        # The one target whose dataset is a track: both kinds of check apply.
+        track_report = _of_track(path, options)
+        return replace(track_report, kind="dataset", name=report.name,
+                       results=(*report.results, *track_report.results))  # fmt: skip
     source = detect_source(path)
     if source.name == "metrical_tracker":
         return _of_track(path, options)

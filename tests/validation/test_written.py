@@ -118,3 +118,15 @@ def test_nothing_and_nonsense_are_unreadable(tmp_path: Path) -> None:
         (finding,) = report.findings
         assert finding.check == "unreadable"
         assert str(finding).count("\n") == 0
+
+
+def test_a_track_that_uncrop_wrote_is_both(make_track: MakeTrack, tmp_path: Path) -> None:
+    folder, _ = make_track(**SMALL)
+    track = converter.read_track(folder, ReadOptions(hash_inputs=False))
+    converter.write_track(track, "metrical_tracker", tmp_path / "out")
+    report = validate(tmp_path / "out")
+    assert (report.kind, report.format, report.n_frames) == ("dataset", "metrical_tracker", 6)
+    assert errors(report) == set()
+    passed = {r.check for r in report.results if r.status == "passed"}
+    assert "K-naive" in passed
+    assert "dataset" in {r.check for r in report.results}
