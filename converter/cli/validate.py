@@ -6,25 +6,28 @@ import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from converter.batch.discover import Found, discover
-from converter.batch.executors import DaskCluster, Executor, InProcess, LocalProcesses
-from converter.batch.fixing import Fixed, fix_many
+from converter.batch.executors import DaskCluster, Executor, Failure, InProcess, LocalProcesses
 from converter.batch.journal import Journal, journal_path
 from converter.batch.run import BatchResult, validate_many
 from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import FormatError, printable
+from converter.findings import Finding
 from converter.media.atomic import replace_file, require_free
 from converter.media.parallel import n_cores
 from converter.validation.catalogue import explain, page
-from converter.validation.fix import FixResult
 from converter.validation.render_json import render_json
+from converter.validation.report import Report
 from converter.validation.validate import ValidateOptions
+
+if TYPE_CHECKING:
+    from converter.batch.fixing import Fixed
 
 _STDOUT = Path("-")
 _OF_ONE_TRACK = ("actor", "source", "bbox", "begin_frames")
@@ -119,6 +122,8 @@ def _fix(
     """Corrected copies by position of their track; of a run that was interrupted, none."""
     if command.fix is None or result.interrupted:
         return {}
+    from converter.batch.fixing import fix_many
+
     return fix_many(
         tracks, result.reports, command.fix, _options(command).read,
         _executor(command, len(tracks)), overwrite=command.overwrite or command.resume,
@@ -214,8 +219,14 @@ def _exit_code(command: ValidateArguments, result: BatchResult, fixed: dict[int,
         return EXIT_INTERRUPTED
     failing = ("error", "warning") if command.fail_on == "warning" else ("error",)
     for position, report in enumerate(result.reports):
-        copy = fixed.get(position)
-        left = copy.left if isinstance(copy, FixResult) and copy.path else report.findings
+        left = _left(report, fixed.get(position))
         if any(finding.severity in failing for finding in left):
             return EXIT_FINDINGS
     return EXIT_FINE
+
+
+def _left(report: Report, copy: Fixed | None) -> tuple[Finding, ...]:
+    """What is wrong with a track, or with its corrected copy if there is one."""
+    if copy is None or isinstance(copy, Failure) or copy.path is None:
+        return report.findings
+    return copy.left
