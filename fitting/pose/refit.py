@@ -159,7 +159,8 @@ def refit_track(
     after, missing = _kept(own, fit)
     measured = [measure_jitter(t, pairs) for t in (own, after)]
     jitter = [None if j is None else j.rotation_deg for j in measured]
-    findings += missing + _jitter_findings(track.name, jitter)
+    findings += missing + _focal_findings(own, fit, focal_prior)
+    findings += _jitter_findings(track.name, jitter)
     restored = after if track.image_space == "crop" else after.in_source()
     distances = [_rms_by_frame(pairs.distances(t)) for t in (own, after)]
     centre = np.nanmean(pairs.points.reshape(-1, 3), axis=0)
@@ -253,6 +254,24 @@ def _require_near(
             "Landmarks hardly tell focal length from distance, and errors that repeat in every "
             "frame pull it away. Keep K (--keep-k).",
         )
+
+
+def _focal_findings(own: Track, fit: RigidFit, prior: float | None) -> tuple[Finding, ...]:
+    ratio = float(np.mean(fit.intrinsics.fx) / np.mean(own.intrinsics.fx))
+    if prior is None or abs(np.log(ratio)) <= prior:
+        return ()
+    return (
+        Finding(
+            "focal-moved",
+            "warning",
+            f"{own.name}: focal length",
+            f"is {ratio - 1:+.0%} from K's, where --focal-prior says {prior:.0%}; the landmarks' "
+            f"noise leaves it uncertain by {np.nanmedian(fit.std.focal):.1%}.",
+            measured=ratio - 1,
+            limit=prior,
+            fix="Reprojection does not tell a wrong focal length: keep K unless you know better.",
+        ),
+    )
 
 
 def _jitter_findings(name: str, jitter: Sequence[float | None]) -> tuple[Finding, ...]:

@@ -216,6 +216,12 @@ def test_a_focal_length_that_leaves_its_prior_is_refused() -> None:
     far = replace(track, intrinsics=with_K(track, 1.6).intrinsics, w2c=longer)
     with pytest.raises(FitError, match=r"focal length: expected within 12% .* found -\d+%"):
         refit_track(far, intrinsics="shared", focal_prior=0.04, embedding=own_embedding())
+    held = refit_track(track, intrinsics="shared", focal_prior=1e-4, embedding=own_embedding())
+    assert "focal-moved" not in [f.check for f in held.findings]
+    near = replace(track, intrinsics=with_K(track, 1.1).intrinsics,
+                   w2c=Pose(track.w2c.R, track.w2c.t * [1, 1, 1.1]))  # fmt: skip
+    said = refit_track(near, intrinsics="shared", focal_prior=0.04, embedding=own_embedding())
+    assert "focal-moved" in [f.check for f in said.findings]
     with pytest.raises(FitError, match=r"expected a fov between .* found -33%"):
         refit_track(far, intrinsics="shared", focal_prior=None, embedding=own_embedding())
 
