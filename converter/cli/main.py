@@ -60,8 +60,8 @@ def _wants_json(verb: str, arguments: list[str]) -> bool:
 def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a verb; bad input becomes one line and exit code 3, an interrupt leaves quietly."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of bad images, we say
-    module = importlib.import_module(f"converter.cli.{verb.replace('-', '_')}")
     try:
+        module = importlib.import_module(f"converter.cli.{verb.replace('-', '_')}")
         code = int(module.run(arguments))
         sys.stdout.flush()
         return code

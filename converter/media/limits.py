@@ -1,8 +1,17 @@
-"""How much a file may ask for. One place for every bound; all can be raised by the caller."""
+"""How much a file may ask for. One place for every bound; all can be raised.
+
+In Python by passing `Limits`; on the command line, for all readers, by the environment:
+``UNCROP_LIMITS=image_pixels=2e8,file_bytes=1e9 convert ...``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
+
+from converter.errors import ConventionError
+
+VARIABLE = "UNCROP_LIMITS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +47,29 @@ class Limits:
     """Frames of one track."""
 
 
-DEFAULT_LIMITS = Limits()
+def limits_from(text: str) -> Limits:
+    """Limits as ``name=number,name=number`` says, the others as they are.
+
+    Raises
+    ------
+    ConventionError
+        If a name is unknown or a number is not from 1 to 1e15.
+
+    """
+    names = [field.name for field in fields(Limits)]
+    chosen: dict[str, int] = {}
+    for part in filter(None, text.replace(" ", "").split(",")):
+        name, _, number = part.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = 0.0
+        if name not in names or not 1 <= value <= 1e15:
+            known = ", ".join(names)
+            raise ConventionError(VARIABLE, "name=number,... with a number of 1 or more", part,
+                                  f"Names: {known}.")  # fmt: skip
+        chosen[name] = int(value)
+    return Limits(**chosen)
+
+
+DEFAULT_LIMITS = limits_from(os.environ.get(VARIABLE, ""))
