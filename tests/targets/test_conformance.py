@@ -119,11 +119,37 @@ class Broken:
             yield image
 
 
-def test_a_crash_midway_leaves_nothing(sample_track: Track, tmp_path: Path) -> None:
-    broken = replace(sample_track, source_frames=Broken(sample_track.source_frames))
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "bundle"])
+def test_a_crash_midway_leaves_nothing(name: str, sample_track: Track, tmp_path: Path) -> None:
+    broken = replace(
+        sample_track,
+        source_frames=Broken(sample_track.source_frames),
+        crop_frames=Broken(sample_track.crop_frames),
+    )
     with pytest.raises((OSError, UncropError)):
-        write("gaussiantalker", broken, tmp_path / "out")
+        write(name, broken, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "bundle"])
+def test_the_check_reprojects(name: str, written: Callable[[str], Path]) -> None:
+    (found,) = [f for f in registry.target(name).check(written(name)) if f.check == "reprojection"]
+    assert found.measured is not None
+    assert found.measured <= 0.02
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "bundle"])
+def test_without_images_it_says_so_or_refuses_and_writes_nothing(
+    name: str, sample_track: Track, tmp_path: Path
+) -> None:
+    bare = replace(sample_track, source_frames=None, crop_frames=None)
+    refused, said = "", set()
+    try:
+        said = {f.check for f in write(name, bare, tmp_path / "out").findings}
+    except UncropError as error:
+        refused = str(error)
+    assert "images" in refused or "images-missing" in said
+    assert bool(refused) == (list(tmp_path.iterdir()) == [])
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -21,7 +21,7 @@ from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Size
 from converter.geometry.pose import Pose, rotation_6d_from_matrix
 from converter.media.files import sha256_of
-from converter.media.images import read_image, render_crop
+from converter.media.images import ImageFiles, read_image, render_crop
 from converter.media.torchfile import read_torch
 from converter.registry import ReadOptions, Written, no_progress
 from converter.targets.metrical_tracker.frames import camera_blocks, poses_of
@@ -244,6 +244,18 @@ def test_recropped_images_are_cut_from_the_source_and_K_follows(
         seen = again.in_source().project(i, truth.vertices[i])
         assert np.abs(seen - true).max() < 0.001
     assert np.allclose(again.landmarks, track.landmarks * (side / 250), atol=1e-3)
+
+
+def test_recropped_images_of_other_frames_are_refused(
+    make_track: MakeTrack, tmp_path: Path
+) -> None:
+    track = read(make_track()[0])
+    frames = track.source_frames
+    assert isinstance(frames, ImageFiles)
+    shifted = replace(frames, paths=(*frames.paths[3:], *frames.paths[:3]))
+    with pytest.raises(TargetError, match="lie on the tracker's crops"):
+        write(replace(track, source_frames=shifted), tmp_path / "out", size=512)
+    assert list(tmp_path.iterdir()) == []
 
 
 def imported(make_track: MakeTrack, **spec: Any) -> tuple[Track, Any]:

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from converter.bundle.contents import BundleVideo
 from converter.bundle.write import write_bundle
+from converter.dataset.proof import require_aligned
+from converter.dataset.view import View, head_points
 from converter.errors import TargetError
-from converter.geometry.pixels import Floats, index_from_pixels
+from converter.geometry.crop import Window
+from converter.geometry.pixels import Floats, PixelAffine, index_from_pixels
 from converter.media.arrays import write_npy
 from converter.media.atomic import replace_folder
 from converter.media.contact_sheet import ProofFrame, contact_sheet
@@ -61,6 +64,7 @@ def write_dataset(
         _write_frames(plan, dataset)
         _write_meshes(plan, dataset, progress)
         _write_images(plan, dataset, progress)
+        aligned = _require_aligned(plan, folder)
         _write_landmarks(plan, dataset)
         _write_settings(plan, dataset)
         _write_source(plan, dataset, progress)
@@ -74,7 +78,7 @@ def write_dataset(
             dataset.finish(NAME, _facts(plan, options))
     return Written(
         path=out,
-        summary=(_images_line(plan), *summary),
+        summary=tuple(line for line in (_images_line(plan), aligned, *summary) if line),
         findings=plan.findings,
         next_command=f"convert {quote(str(out))} --to gaussiantalker -o OUT"
         + ("" if plan.video or plan.source_files else " --source DIR_OR_VIDEO"),
@@ -139,6 +143,22 @@ def _images(plan: Plan) -> Iterator[Image]:
     elif source is not None:
         for frame in source.stream(indices):
             yield frame if plan.drawn == "source" else render_crop(frame, plan.track.require_crop())
+
+
+def _require_aligned(plan: Plan, folder: Path) -> str:
+    """Hold images that were cut anew against the tracker's own; see `proof.require_aligned`."""
+    original, source, crop = plan.original, plan.original.source_frames, plan.track.crop
+    if plan.drawn != "cut" or source is None or crop is None or original.crop is None:
+        return ""
+    window = Window(crop.crop_from_source, plan.track.intrinsics)
+    resized = PixelAffine.resize(original.crop.output, crop.output)
+    view = View("crop", "source", source, original.in_source(), window, resized)
+    positions = np.arange(len(plan.track))
+    names = [_output(plan, f"input/{i:05d}.png") for i in plan.track.frame_ids]
+    points = head_points(original, view, positions)
+    return require_aligned(
+        original, view, positions, points, lambda i: read_image(folder / names[i])
+    )
 
 
 def _write_landmarks(plan: Plan, dataset: DatasetFolder) -> None:
