@@ -107,3 +107,12 @@ def test_a_folder_that_may_not_be_listed_is_said(tmp_path: Path) -> None:
     (tmp_path / "shut").chmod(0o755)
     assert len(result.found) == 2
     assert "shut" in result.unsearched[0]
+
+
+def test_results_of_another_tracker_are_found(fixtures_dir: Path, tmp_path: Path) -> None:
+    results = fixtures_dir / "flame_head_tracker"
+    inner = sorted(p for p in results.rglob("*") if p.suffix in (".npz", ".npy"))
+    assert {f.path for f in discover(results).found} == {p.parent for p in inner}
+    # Numbered arrays alone are no track: landmarks that lie about, say.
+    touch(tmp_path, "notes/0.npy", "notes/1.npy", "a/checkpoint/0.frame", "b/checkpoint/0.frame")
+    assert found(tmp_path) == ["a", "b"]
