@@ -146,7 +146,7 @@ def one_nan(d: Folders) -> None:
         (no_video, 0, "warning: duda: there are no source frames, so the images come from"),
         (half_of_kpt_zero, 0, "38 of 75 frames have no landmarks and are left out of every file"),
         (frames_missing, 0, "10 of 75 frames are missing"),
-        (frame_truncated, 3, r"00007\.frame: expected .* found "),
+        (frame_truncated, 3, r"00007\.frame: .* ends early.*--skip-damaged leaves the frame out"),
         (sides_swapped, 0, "max reprojection difference"),
         (K_in_source_space, 0, "K was already rewritten to source resolution"),
         (K_in_source_space_alone, 0, "read as K of the source frame"),
@@ -186,6 +186,18 @@ def test_the_damaged_frame_can_be_left_out(duda: Folders, tmp_path: Path) -> Non
     assert convert(duda.root, tmp_path / "out", "--skip-damaged", "--canvas", "crop") == 0
     ids = json.loads((tmp_path / "out" / "uncrop.json").read_text())["frame_ids"]
     assert ids == [i for i in range(75) if i != 7]
+
+
+def test_a_frame_without_a_mesh_can_be_left_out(
+    duda: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next(duda.root.rglob("mesh/00011.*")).unlink()
+    assert convert(duda.root, tmp_path / "out") == 3
+    assert "00011.ply: expected the mesh of this frame" in capsys.readouterr().err
+    assert convert(duda.root, tmp_path / "out", "--skip-damaged", "--canvas", "crop") == 0
+    assert "1 frames without a mesh are left out (00011)" in capsys.readouterr().err
+    ids = json.loads((tmp_path / "out" / "uncrop.json").read_text())["frame_ids"]
+    assert ids == [i for i in range(75) if i != 11]
 
 
 def test_another_video_is_refused(

@@ -16,6 +16,8 @@ from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import printable
+from converter.media.atomic import require_free
+from converter.media.manifest import MANIFEST
 from converter.registry import Written
 
 
@@ -32,7 +34,7 @@ class ConvertArguments(TrackArguments):
     overwrite: bool = False
     """Replace an earlier output."""
     dry_run: bool = False
-    """Read and check everything, write nothing."""
+    """Read and check everything, OUT included, and write nothing."""
     quiet: bool = False
     """Print warnings and errors only."""
     json: bool = False
@@ -52,6 +54,7 @@ def run(arguments: list[str]) -> int:
         reporter.steps(track.provenance.steps)
         reporter.findings(track.findings)
         if command.dry_run:
+            require_free(command.out, command.overwrite, MANIFEST)
             target.require(track, options)
             written = Written(command.out, ("dry run: everything needed is there",))
         else:

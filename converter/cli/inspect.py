@@ -14,6 +14,14 @@ import tyro
 from converter import registry
 from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE
+from converter.cli.numbers import (
+    Numbers,
+    crop_numbers,
+    intrinsics_numbers,
+    pose_numbers,
+    size_numbers,
+    track_numbers,
+)
 from converter.cli.report import Reporter
 from converter.errors import FormatError
 from converter.findings import Finding
@@ -49,21 +57,29 @@ def run(arguments: list[str]) -> int:
     )
     path = command.path
     if path.is_dir() and (path / _MANIFEST).is_file():
-        return _show(command, path, *_dataset(path))
+        rows, facts, findings = _dataset(path)
+        return _show(command, path, rows, facts, findings)
     if path.suffix == ".frame" and path.is_file():
-        return _show(command, path, _frame_rows(path), [])
+        return _show(command, path, *_frame(path), [])
     if path.suffix == ".pt" and path.is_file():
-        return _show(command, path, _bbox_rows(path), [])
+        return _show(command, path, *_bbox(path), [])
     options = command.read_options(hash_inputs=False)
     track = registry.detect_source(path).read(path, options)
-    return _show(command, path, track_rows(track), list(track.findings))
+    return _show(command, path, track_rows(track), track_numbers(track), list(track.findings))
 
 
-def _show(command: InspectArguments, path: Path, rows: list[Row], findings: list[Finding]) -> int:
+def _show(
+    command: InspectArguments,
+    path: Path,
+    rows: list[Row],
+    facts: Numbers,
+    findings: list[Finding],
+) -> int:
     failed = any(f.severity == "error" for f in findings)
     if command.json:
         listed = [dataclasses.asdict(f) for f in findings]
-        print(json.dumps({"ok": not failed, "path": str(path), "facts": dict(rows),
+        steps = [text for name, text in rows if name == "step"]
+        print(json.dumps({"ok": not failed, "path": str(path), "facts": facts, "steps": steps,
                           "findings": listed}, indent=1))  # fmt: skip
     else:
         with Reporter(quiet=False, json=False) as reporter:
@@ -195,6 +211,8 @@ def _part_rows(track: Track) -> Iterator[Row]:
         ("source frames", track.source_frames, "datasets stay at the crops' resolution"),
     ):
         yield name, f"none; {cost}" if frames is None else f"{frames.size} from {frames.origin}"
+    if track.central is not None:
+        yield "second pose", f"to a central K; it moves the mesh by {track.central.residual_text}"
     yield "sound", _sound_text(track)
 
 
@@ -210,7 +228,7 @@ def _sound_text(track: Track) -> str:
 # --- single files -----------------------------------------------------------------------------
 
 
-def _frame_rows(path: Path) -> list[Row]:
+def _frame(path: Path) -> tuple[list[Row], Numbers]:
     from converter.media.limits import DEFAULT_LIMITS
     from converter.sources.metrical_tracker.payload import read_frame
 
@@ -227,26 +245,35 @@ def _frame_rows(path: Path) -> list[Row]:
              for name, block in payload.flame.items()]  # fmt: skip
     rows += [("camera block", "none" if payload.camera is None else "present"),
              ("global step", str(payload.global_step))]  # fmt: skip
-    return rows
+    facts = {
+        "frame_id": payload.frame_id,
+        "img_size": None if payload.img_size is None else size_numbers(payload.img_size),
+        "intrinsics": intrinsics_numbers(Intrinsics.from_matrix(payload.K, size)),
+        "pose": pose_numbers(Pose(payload.R[None], payload.t[None])),
+        "flame": {name: list(block.shape) for name, block in payload.flame.items()},
+        "has_camera_block": payload.camera is not None,
+    }
+    return rows, facts
 
 
-def _bbox_rows(path: Path) -> list[Row]:
+def _bbox(path: Path) -> tuple[list[Row], Numbers]:
     from converter.media.limits import DEFAULT_LIMITS
     from converter.sources.metrical_tracker.reader import read_bbox
 
     bbox = read_bbox(path, DEFAULT_LIMITS)
     crop = Crop.from_bbox(bbox, None, Size(512, 512))
     odd = [n for n in (bbox.size.width, bbox.size.height) if n % 2]
-    return [
+    rows = [
         ("bbox", f"{bbox} (x_min, x_max, y_min, y_max), source pixels, half-open"),
         ("extent", f"{bbox.size}{'; odd: not written by the tracker itself' if odd else ''}"),
         ("pad", f"{crop.pad_x} left and right, {crop.pad_y} above and below"),
         ("scale", f"{_pair(crop.crop_from_source.sx, crop.crop_from_source.sy)} crop px per source "
          "px, for a 512x512 crop"),
     ]  # fmt: skip
+    return rows, crop_numbers(crop)
 
 
-def _dataset(path: Path) -> tuple[list[Row], list[Finding]]:
+def _dataset(path: Path) -> tuple[list[Row], Numbers, list[Finding]]:
     try:
         manifest = read_json(path / _MANIFEST)
         name = str(manifest["target"])
@@ -263,7 +290,9 @@ def _dataset(path: Path) -> tuple[list[Row], list[Finding]]:
     rows.append(("check", f"{failed} errors" if failed else "the cameras pass"))
     if lacking:
         rows.append(("training", f"not ready: {lacking} parts are missing, listed below"))
-    return rows, findings
+    facts = {key: manifest.get(key) for key in ("target", "track", "canvas", "image", "options")}
+    facts |= {"n_frames": len(manifest["frame_ids"]), "n_errors": failed, "n_lacking": lacking}
+    return rows, facts, findings
 
 
 def _canvas_rows(manifest: dict[str, Any]) -> Iterator[Row]:

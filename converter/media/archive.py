@@ -35,7 +35,7 @@ _ZIP64 = 0xFFFFFFFF  # "look in the zip64 extra field"
 _RATIO_FLOOR = 8 * 2**20
 """Members up to this size may have any ratio: label maps and zeros compress 1000-fold."""
 
-_DAMAGED = "Copy or download it again: it is cut short or damaged."
+DAMAGED = "Copy or download it again: it is cut short or damaged."
 _REPACKED = "Write it again with the program that made it; do not repack it."
 _RAISE = "If it is genuine, raise the limit."
 
@@ -74,7 +74,7 @@ class Archive:
         """
         member = self.members.get(name)
         if member is None:
-            raise FormatError(f"{self.where}: {name}", "this member", "none", _DAMAGED)
+            raise FormatError(f"{self.where}: {name}", "this member", "none", DAMAGED)
         content = self.data[member.start : member.start + member.stored]
         if member.method == _DEFLATED:
             content = self._inflate(name, content, member.size)
@@ -83,7 +83,7 @@ class Archive:
                 f"{self.where}: {name}",
                 f"CRC-32 {member.crc:08x}",
                 f"{zlib.crc32(content):08x}",
-                _DAMAGED,
+                DAMAGED,
             )
         return content
 
@@ -94,11 +94,11 @@ class Archive:
             inflated = engine.decompress(content, size + 1)
         except zlib.error:
             raise FormatError(
-                f"{self.where}: {name}", "deflated data", "something else", _DAMAGED
+                f"{self.where}: {name}", "deflated data", "something else", DAMAGED
             ) from None
         if len(inflated) != size or not engine.eof or engine.unused_data:
             found = "another length"
-            raise FormatError(f"{self.where}: {name}", f"{size} bytes", found, _DAMAGED)
+            raise FormatError(f"{self.where}: {name}", f"{size} bytes", found, DAMAGED)
         return inflated
 
 
@@ -123,15 +123,14 @@ def open_archive(data: bytes, where: object, limits: Limits = DEFAULT_LIMITS) ->
             )
         return _open(data, where, limits, n_members, directory, end)
     except struct.error:
-        raise FormatError(where, "a whole zip archive", "a header cut short", _DAMAGED) from None
+        raise FormatError(where, "a whole zip archive", "a header cut short", DAMAGED) from None
 
 
 def _directory_of(data: bytes, where: object) -> tuple[int, int, int]:
     """Number of members, and first and last + 1 byte of the central directory."""
     end = len(data) - _END.size
     if end < 0 or not data.startswith(b"PK\x05\x06", end):
-        found = "none, or bytes after it"
-        raise FormatError(where, "a zip end record as the last 22 bytes", found, _DAMAGED)
+        raise FormatError(where, "a whole zip archive", "one that ends early, or late", DAMAGED)
     _, disk, first_disk, here, n_members, size, start, comment = _END.unpack_from(data, end)
     if disk or first_disk or here != n_members or comment:
         raise FormatError(where, "one zip archive", "a part of one, or a comment", _REPACKED)
@@ -142,7 +141,7 @@ def _directory_of(data: bytes, where: object) -> tuple[int, int, int]:
     # torch always adds the two zip64 end records, even though it does not need them.
     end64 = start + size
     if end64 + _END64.size + _LOCATOR64.size != end:
-        raise FormatError(where, "the zip directory before its end record", "a gap", _DAMAGED)
+        raise FormatError(where, "the zip directory before its end record", "a gap", DAMAGED)
     record = _END64.unpack_from(data, end64)
     locator = _LOCATOR64.unpack_from(data, end64 + _END64.size)
     told = (b"PK\x06\x06", _END64.size - 12, 0, 0, n_members, n_members, size, start)
@@ -165,7 +164,7 @@ def _open(
         raw_name = data[here + 46 : here + 46 + n_name]
         here += 46 + n_name + n_extra + n_comment
         if signature != b"PK\x01\x02" or here > end or disk:
-            raise FormatError(where, "a zip directory entry", "something else", _DAMAGED)
+            raise FormatError(where, "a zip directory entry", "something else", DAMAGED)
         name = _name_of(raw_name, flags, where)
         if name in members:
             raise UnsafeFileError(f"{where}: {name}", "one member", "two of this name", _REPACKED)
@@ -201,7 +200,7 @@ def _name_of(raw: bytes, flags: int, where: object) -> str:
     try:
         name = raw.decode("utf-8" if flags & _UTF8 else "cp437")
     except UnicodeDecodeError:
-        raise FormatError(where, "a member name in UTF-8", "other bytes", _DAMAGED) from None
+        raise FormatError(where, "a member name in UTF-8", "other bytes", DAMAGED) from None
     if "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
         found = repr(name[:100])
         raise UnsafeFileError(where, "member names of the form folder/name", found, _REPACKED)
@@ -222,7 +221,7 @@ def _fault_of(
         return UnsafeFileError, f"at most {limits.member_bytes} bytes", f"{size}", _RAISE
     if method == _STORED:
         if size != stored:
-            return FormatError, f"{size} stored bytes", f"{stored}", _DAMAGED
+            return FormatError, f"{size} stored bytes", f"{stored}", DAMAGED
     elif size > max(limits.member_ratio * stored, _RATIO_FLOOR):
         found = f"{stored} bytes that grow to {size}"
         return UnsafeFileError, f"at most {limits.member_ratio}-fold compression", found, _RAISE

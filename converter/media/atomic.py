@@ -192,10 +192,16 @@ def _require_file_place(target: Path, overwrite: bool) -> None:
         raise _exists(target)
 
 
-def require_free(path: Path | str, overwrite: bool = False) -> None:
-    """Refuse early what `replace_file` would refuse after hours of work; raises OutputError."""
+def require_free(path: Path | str, overwrite: bool = False, marker: str | None = None) -> None:
+    """Refuse early what writing would refuse after hours of work; raises OutputError.
+
+    As `replace_file` would, or with a ``marker`` and where a folder is, as `replace_folder` would.
+    """
     target = _place(path)
-    _require_file_place(target, overwrite)
+    if marker is not None and target.is_dir():
+        _require_folder_place(target, overwrite, marker)
+    else:
+        _require_file_place(target, overwrite)
     above = next(parent for parent in target.parents if os.path.exists(parent))
     if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(path, "a place that can be written", f"{above}, which is not")

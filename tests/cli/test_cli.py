@@ -109,6 +109,35 @@ def test_dry_run_writes_nothing(sample: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_looks_at_the_place(sample: str, tmp_path: Path) -> None:
+    """It refuses what the run itself would refuse, before any work."""
+    (tmp_path / "x").mkdir()
+    arguments = ["convert", sample, "--to", "gaussiantalker", "-o", "x", "--dry-run"]
+    assert run(*arguments, cwd=tmp_path).returncode == 0  # an empty folder may be filled
+    (tmp_path / "x" / "thesis.tex").write_text("mine")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "add --overwrite" in done.stderr
+    assert "thesis.tex" in run(*arguments, "--overwrite", cwd=tmp_path).stderr
+
+
+def test_inspect_gives_programs_numbers(
+    sample: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", sample, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    assert facts["frames"]["n"] == 36
+    assert facts["intrinsics"]["source"]["width"] == 1280
+    crop, source = facts["intrinsics"]["crop"], facts["intrinsics"]["source"]
+    box, scale = facts["crop"]["bbox"], facts["crop"]["scale_x"]
+    assert source["fx_px"] == pytest.approx(crop["fx_px"] / scale)
+    assert source["cx_px"] == pytest.approx(crop["cx_px"] / scale + box["x_min"])
+    assert facts["landmarks"] == {"n_points": 68, "n_frames": 35}
+    assert facts["pose"]["yaw_deg"][0] < facts["pose"]["yaw_deg"][1]
+    assert main(["inspect", f"{sample}/input/ada/bbox.pt", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["bbox"] == box
+
+
 def test_a_bundle_with_images_is_enough(sample: str, tmp_path: Path) -> None:
     """The same dataset comes from the bundle alone as from the track."""
     direct, bundle, through = tmp_path / "direct", tmp_path / "t.h5", tmp_path / "through"

@@ -22,6 +22,7 @@ from converter.errors import (
 from converter.findings import Finding
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
+from converter.media.archive import DAMAGED
 from converter.media.files import read_bytes, sha256_of
 from converter.media.images import (
     ImageFiles,
@@ -122,6 +123,14 @@ def read_bbox_numbers(path: Path, limits: Limits) -> BBox:
     return BBox(*(int(v) for v in values.ravel()))
 
 
+def _or_skip(error: UncropError) -> UncropError:
+    """Return the error of one frame; that of a damaged file with the other way out of it."""
+    if error.remedy != DAMAGED:
+        return error
+    remedy = f"{DAMAGED} --skip-damaged leaves the frame out."
+    return FormatError(error.where, error.expected, error.found, remedy)
+
+
 @dataclass
 class _Reader(TrackFiles):
     """Carries what several steps of one reading share."""
@@ -173,9 +182,11 @@ class _Reader(TrackFiles):
         for index, path in enumerate(paths):
             try:
                 payloads.append(self._payload(path, series))
+            except UnsafeFileError:
+                raise
             except UncropError as error:
-                if not self.options.skip_damaged or isinstance(error, UnsafeFileError):
-                    raise
+                if not self.options.skip_damaged:
+                    raise _or_skip(error) from None
                 damaged.append((path, error))
             self.options.progress("read frames", index + 1, len(paths))
         if damaged:
@@ -188,7 +199,7 @@ class _Reader(TrackFiles):
                 f"none of {len(paths)}; {paths[0].name}: {damaged[0][1].found}",
             )  # fmt: skip
         self._note_variants(payloads)
-        kept = self._without_leftovers(payloads)
+        kept = self._with_meshes(self._without_leftovers(payloads))
         self.findings += _flame_findings(kept)
         return kept
 
@@ -515,9 +526,24 @@ class _Reader(TrackFiles):
             )
         return points
 
+    def _mesh_path(self, frame_id: int) -> Path:
+        return _either(self.folders.output / "mesh" / f"{frame_id:05d}.ply", ".obj")
+
+    def _with_meshes(self, payloads: list[FramePayload]) -> list[FramePayload]:
+        """With --skip-damaged, leave out frames without a mesh, unless none has one."""
+        if not self.options.skip_damaged:
+            return payloads
+        has = [self._mesh_path(int(p.path.stem)).is_file() for p in payloads]
+        if all(has) or not any(has):
+            return payloads
+        lost = [p.path.stem for p, there in zip(payloads, has, strict=True) if not there]
+        self._warn("frames-damaged", self.folders.output / "mesh", f"{len(lost)} frames without "
+                   f"a mesh are left out ({', '.join(lost[:5])}).")  # fmt: skip
+        return [p for p, there in zip(payloads, has, strict=True) if there]
+
     def _meshes(self, ids: list[int]) -> MeshFiles | None:
         folder = self.folders.output / "mesh"
-        paths = [_either(folder / f"{i:05d}.ply", ".obj") for i in ids]
+        paths = [self._mesh_path(i) for i in ids]
         lost = [p for p in paths if not p.is_file()]
         if len(lost) == len(paths):
             self._warn("meshes-missing", folder, "there are no meshes of these frames.")
@@ -527,7 +553,7 @@ class _Reader(TrackFiles):
                 lost[0],
                 "the mesh of this frame",
                 f"nothing ({len(lost)} of {len(paths)} are missing)",
-                "Track these frames again, or remove their .frame files to leave them out.",
+                "Track these frames again; --skip-damaged leaves them out.",
             )  # fmt: skip
         return MeshFiles(tuple(paths), self.options.limits)
 
