@@ -96,6 +96,7 @@ def written_in_turn(folder: Path, later: range = range(0)) -> None:
 def test_a_second_box_between_the_frames_compared_is_named(tmp_path: Path) -> None:
     second = (310, 794, 26, 510)
     with_second_box(tmp_path, LONG, second, range(25, 31))
+    written_in_turn(tmp_path / "crops")
     certificate = recovered(tmp_path)
     assert certificate.cause == "two-boxes"
     assert (
