@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def test_the_output_is_the_same_each_time(rig: Rig) -> None:
     assert rig.go(overwrite=True)["code"] in (0, 1)
     assert rig.state() == rig.new
     assert rig.leftovers() == set()
-    assert rig.old != rig.new or rig.command.name == "recover-bbox"
+    assert rig.old != rig.new or rig.command.first == rig.command.second
     assert len(rig.points) > 3
     assert "fsync" in rig.points
 
@@ -136,7 +137,7 @@ def test_files_that_may_not_grow(rig: Rig) -> None:
         size = max(1 << 13, largest * (trial + 1) // (_N_RANDOM + 2))
         answer = rig.go(overwrite=True, fault={"at": 0, "action": f"FSIZE{size}"})
         found = rig.judge(before, answer, killed=False)
-        if answer["code"] != 3:
+        if answer["code"] not in rig.command.refusals:
             found.append(f"exit code {answer['code']}")
         problems += [f"at {size} bytes: {p}" for p in found]
     report("file size limit", rig, _N_RANDOM)
@@ -198,8 +199,8 @@ def test_files_of_others_survive(rig: Rig) -> None:
 def test_without_overwrite_what_is_there_stays(rig: Rig) -> None:
     rig.reset(to_old=True)
     answer = rig.go()
-    assert answer["code"] == 3, answer["err"][-2000:]
-    assert "--overwrite" in answer["err"]
+    assert answer["code"] in rig.command.refusals, answer["err"][-2000:]
+    assert answer["code"] == 1 or "--overwrite" in answer["err"]
     assert rig.state() == rig.old
     assert rig.leftovers() == set()
 
@@ -219,7 +220,12 @@ def test_a_folder_that_may_not_be_written(rig: Rig) -> None:
     finally:
         for path, mode in closed:
             path.chmod(mode)
-    assert answer["code"] == 3, answer["err"][-2000:]
-    assert "denied" in answer["err"] or "cannot" in answer["err"] or "is not" in answer["err"]
+    assert answer["code"] in rig.command.refusals, answer["err"][-2000:]
+    assert (
+        answer["code"] == 1
+        or "denied" in answer["err"]
+        or "cannot" in answer["err"]
+        or "is not" in answer["err"]
+    )
     assert rig.state() == rig.old
     assert rig.leftovers() == set()

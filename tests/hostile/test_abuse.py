@@ -188,3 +188,16 @@ def test_good_tracks_are_converted_by_the_same_bench(bench: Bench) -> None:
             continue
         good = (SAMPLE / PLACES[place][0]).read_bytes()
         assert bench.fails(Item(f"good {place}", place, good, codes=frozenset({0}))) == []
+
+
+def test_figures_of_all_items_that_ran() -> None:
+    """The worst of them, for docs/security.md."""
+    if not FIGURES:
+        pytest.skip("no item ran in this process")
+    cpu_s, peak_mb = (max(FIGURES, key=lambda f: f[k])[k] for k in (0, 1))
+    if REPORT:
+        slow, large = (max(FIGURES, key=lambda f: f[k])[2] for k in (0, 1))
+        text = f"{len(FIGURES)} items; {cpu_s:.1f} CPU s ({slow}); {peak_mb:.0f} MB ({large})\n"
+        sys.stderr.write(text)
+    assert cpu_s <= MAX_CPU_S
+    assert peak_mb <= MAX_PEAK_MB

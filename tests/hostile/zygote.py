@@ -161,6 +161,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     """Run one command line in a child and say what came of it."""
     with tempfile.TemporaryDirectory(prefix="uncrop-zygote-") as temporary:
         folder = Path(temporary)
+        for name in ("out", "err"):
+            (folder / name).touch()
         began = time.monotonic()
         pid = os.fork()
         if pid == 0:
