@@ -18,6 +18,7 @@ from converter.track import Track
 from fitting.pose.problem import Ints
 
 N_FRAMES = 120
+FEWEST_FRAMES = 2
 _CAP = 20 / 512
 """Share of the image's shorter side; farther landmarks are all as wrong."""
 _AS_GOOD = 1.5
@@ -207,7 +208,7 @@ def _views(track: Track, n_frames: int) -> _Views:
             "With --flame FILE they are made from the track's coefficients.",
         )  # fmt: skip
     usable = np.flatnonzero(np.isfinite(track.landmarks).all(axis=(1, 2)))
-    if len(usable) < 2:
+    if len(usable) < FEWEST_FRAMES:
         raise MissingInputError(
             track.name, "landmarks in two frames or more", f"in {len(usable)}",
             "uncrop landmarks TRACK detects them.",

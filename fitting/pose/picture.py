@@ -20,6 +20,7 @@ _BEFORE, _AFTER, _THIRD = (80, 150, 255), (120, 210, 90), (230, 180, 90)
 _LANDMARK = (60, 60, 255)
 _SHIFT = 4  # cv2 draws with 1/16 px
 _LARGEST_SCALE = 12.0
+_LEAST_RANGE = 1e-3
 
 
 def fit_picture(fit: TrackFit) -> bytes:
@@ -105,7 +106,7 @@ def _plot(title: str, ids: Floats, lines: Sequence[Floats], names: Sequence[str]
     known = np.concatenate([line[np.isfinite(line)] for line in lines])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     low = min(low, 0.0) if low < 0.5 * high else low
-    ticks = _ticks(low, high)
+    ticks = _ticks(low, max(high, low + _LEAST_RANGE))
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     across = max(float(ids[-1] - ids[0]), 1.0)
 

@@ -15,7 +15,7 @@ from converter.geometry.pixels import Floats
 from converter.track import Track
 from fitting.pose.central import central_intrinsics, fov_around
 from fitting.pose.correspondences import Correspondences, Using, correspondences
-from fitting.pose.embedding import Embedding
+from fitting.pose.embedding import FEWEST_FRAMES, Embedding
 from fitting.pose.fit import RigidFit, Solver, fit_rigid
 from fitting.pose.intrinsics import Settled, settle_intrinsics
 from fitting.pose.jitter import measure_jitter
@@ -191,9 +191,16 @@ def _begin(track: Track, using: Using, embedding: Embedding | None) -> Settled:
             "K of the source frame, and no bbox.pt", "Give --bbox FILE.",
         )  # fmt: skip
     held_against: Using = using if using != "mesh" else "kpt"
-    if using == "mesh" and (track.landmarks is None or track.meshes is None):
+    if using == "mesh" and not _can_be_held(in_crop):
         return Settled(in_crop, embedding, ())
     return settle_intrinsics(track, held_against, embedding)
+
+
+def _can_be_held(track: Track) -> bool:
+    """Whether there are meshes, and landmarks in enough frames, to hold K against."""
+    if track.landmarks is None or track.meshes is None:
+        return False
+    return int(np.isfinite(track.landmarks).all(axis=(1, 2)).sum()) >= FEWEST_FRAMES
 
 
 def _smoothing(track: Track, pairs: Correspondences, smooth: Smooth) -> HeadSmoothing | None:

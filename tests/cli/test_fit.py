@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 
 import converter
 from converter.cli.main import main
+from fitting.flame import read_flame
+from fixtures.synthetic.flame import generic_model
 from tests.conftest import MakeTrack
 from tests.damage import Folders, naive_K, without_camera_block
+from tests.fitting.flame.test_flame import flame_track
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +140,61 @@ def test_bad_input_leaves_nothing_behind(
     assert "x.fit.csv" in capsys.readouterr().err
     assert not out.exists()
     assert fit(track, "-o", out, "--overwrite", "--quiet") == 0
+
+
+# ------------------------------------------------------------------ models of the user's
+@pytest.fixture
+def bare(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A bundle without meshes, and the model and embedding that its landmarks come from."""
+    model_path = tmp_path / "generic_model.pkl"
+    model_path.write_bytes(generic_model())
+    track, _ = flame_track(read_flame(model_path), tmp_path)
+    bundle = tmp_path / "bare.h5"
+    converter.write_track(replace(track, meshes=None), "bundle", bundle)
+    return bundle, model_path, tmp_path / "landmark_embedding.npy"
+
+
+def test_a_track_without_meshes_is_fitted_with_a_model(
+    bare: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, model, embedding = bare
+    out = tmp_path / "out.h5"
+    given = ["--flame", model, "--landmark-embedding", embedding]
+    assert fit(bundle, "-o", out, *given) == 0
+    assert "fitted to 68 landmarks by the given embedding" in capsys.readouterr().out
+    before, after = converter.read_track(bundle), converter.read_track(out)
+    np.testing.assert_allclose(after.w2c.R, before.w2c.R, atol=0.02)
+    assert fit(bundle, "-o", tmp_path / "x.h5", "--landmark-embedding", embedding) == 3
+    assert "With --flame FILE" in capsys.readouterr().err
+    assert fit(out, "-o", tmp_path / "x.h5", *given, "--quiet") == 0
+
+
+def test_ears_by_the_users_table(
+    bare: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, model, embedding = bare
+    given = ["--flame", model, "--landmark-embedding", embedding]
+    ears = tmp_path / "ears.npz"
+    n = len(converter.read_track(bundle))
+    table = np.arange(20)
+    np.savez(ears, left=table, right=table + 30, landmarks=np.full((n, 20, 2), np.nan))
+    assert fit(bundle, "-o", tmp_path / "a.h5", *given, "--ears", ears, "--quiet") == 0
+    for change, said in (
+        ({"left": table + 10**6}, "vertex numbers"),
+        ({"right": table * 1.0}, "vertex numbers"),
+        ({"landmarks": np.zeros((n + 1, 20, 2))}, "fit: ears"),
+    ):
+        content = {"left": table, "right": table + 30, "landmarks": np.zeros((n, 20, 2))}
+        np.savez(ears, **{**content, **change})
+        assert fit(bundle, "-o", tmp_path / "b.h5", *given, "--ears", ears) == 3
+        assert said in capsys.readouterr().err
+    np.savez(ears, left=table)
+    assert fit(bundle, "-o", tmp_path / "b.h5", *given, "--ears", ears) == 3
+    assert "no right and landmarks" in capsys.readouterr().err
+
+
+def test_a_model_of_other_meshes(
+    bare: tuple[Path, Path, Path], track: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(track, "-o", tmp_path / "x.h5", "--flame", bare[1]) == 3
+    assert "Leave --flame out" in capsys.readouterr().err

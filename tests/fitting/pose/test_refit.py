@@ -361,3 +361,9 @@ def test_the_picture_shows_every_frame() -> None:
     assert columns.mean() > 0.7
     gap = slice(int(1360 * 59.5 / 128) + 4, int(1360 * 68.5 / 128) - 4)
     assert not columns[gap].any()
+
+
+@pytest.mark.parametrize("yaw", [[5.0], [5.0, 5.0, 6.0]])
+def test_the_picture_of_a_fit_that_moves_nothing(yaw: list[float]) -> None:
+    track, _ = make(yaw)
+    assert fit_picture(refit_track(track, using="mesh"))[:2] == b"\xff\xd8"
