@@ -38,11 +38,20 @@ def status(report: Report, check: str) -> str:
     return next(r.status for r in report.results if r.check == check)
 
 
-def assert_named(report: Report, defect: Defect) -> None:
+GOOD_TO_KNOW = {
+    # One float32 apart, as converted tracks are; and what is no damage.
+    "focal length drifts", "shape of another person", "texture of another person",
+    "tracking resumed",
+}  # fmt: skip
+
+
+def assert_named(report: Report, defect: Defect, *, barely: bool = False) -> None:
     found = [f for f in report.findings if f.check == defect.check]
     reasons = {r.check: (r.status, r.reason) for r in report.results}
     assert found, (defect.name, reasons.get(defect.check), ids(report))
     assert all(f.message and f.where for f in found)
+    known = defect.name == "tracking resumed" or (barely and defect.name in GOOD_TO_KNOW)
+    assert known or any(f.severity != "info" for f in found)
 
 
 # --- one defect -------------------------------------------------------------------------------
@@ -59,7 +68,7 @@ def test_a_defect_is_named(copy_of: CopyOf, defect: Defect, size: str) -> None:
     track = copy_of(defect.base)
     defect.apply(track, size == "barely")
     report = run(track.root)
-    assert_named(report, defect)
+    assert_named(report, defect, barely=size == "barely")
     if size == "realistic":  # what has nothing left to look at says so
         assert [c for c in defect.hides if status(report, c) == "passed"] == []
 
@@ -222,5 +231,5 @@ def test_a_defect_of_a_real_track_is_named(
     track = TrackCopy.of(shared_data / "duda", tmp_path / "duda")
     defect.apply(track, size == "barely")
     report = run(track.root)
-    assert_named(report, defect)
+    assert_named(report, defect, barely=size == "barely")
     shutil.rmtree(track.root)  # 35 MB each

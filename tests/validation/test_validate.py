@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from converter.validation.report import Report
 from converter.validation.tracked import Tracked
 from converter.validation.validate import ValidateOptions, validate
 from fixtures.defects import DEFECTS, edit, edit_all
+from tests.conftest import MakeTrack
 from tests.validation.conftest import CopyOf
 
 QUIET = ReadOptions(hash_inputs=False)
@@ -177,3 +179,41 @@ def test_a_track_is_checked_by_every_check_of_the_catalogue(copy_of: CopyOf) -> 
     report = validate(copy_of("square").root)
     assert set(statuses(report)) == {i.id for i in CATALOGUE if "track" in i.kinds}
     assert set(statuses(report).values()) <= {"passed", "found"}
+
+
+def _damage(path: Path, rng: random.Random) -> None:
+    data = path.read_bytes()
+    how = rng.randrange(4)
+    if how == 0:
+        path.write_bytes(data[: rng.randrange(len(data) + 1)])
+    elif how == 1:
+        flipped = bytearray(data)
+        for _ in range(rng.choice([1, 3, 50])):
+            flipped[rng.randrange(len(flipped))] = rng.randrange(256)
+        path.write_bytes(bytes(flipped))
+    elif how == 2:
+        path.unlink()
+        path.mkdir()
+    elif path.suffix == ".frame":
+        number = rng.choice([0.0, -1.0, 1e30, 3e38, 1e-30, np.nan, 1e8])
+        block, name = rng.choice([("opencv", "K"), ("opencv", "R"), ("opencv", "t"),
+                                  ("camera", "fl"), ("camera", "R"), ("camera", "t")])  # fmt: skip
+        edit(path, lambda c: c[block][name].fill(number))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_damage_makes_it_fail(make_track: MakeTrack, tmp_path: Path, seed: int) -> None:
+    folder, _ = make_track(source_size=(160, 120), crop_size=96, n_frames=8, oversample=1,
+                           depth=True)  # fmt: skip
+    shutil.copytree(folder, tmp_path / "track")
+    rng = random.Random(seed)
+    files = sorted(p for p in (tmp_path / "track").rglob("*") if p.is_file())
+    frames = [p for p in files if p.suffix == ".frame"]
+    for path in {*rng.sample(files, 6), *rng.sample(frames, rng.choice([0, 2, 8]))}:
+        _damage(path, rng)
+    options = ValidateOptions(thorough=seed % 2 == 0, illustrate=True)
+    report = validate(tmp_path / "track", options)
+    assert report.worst == "error"
+    for result in report.results:
+        assert (result.status == "skipped") == bool(result.reason)
+        assert (result.status == "found") == bool(result.findings)
