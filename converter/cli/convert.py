@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import tyro
 
 from converter import registry
+from converter.batch.converting import NAME
 from converter.cli.arguments import TrackArguments
-from converter.cli.exits import EXIT_USAGE
+from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import printable
 from converter.media.atomic import require_free
@@ -25,14 +26,20 @@ from converter.registry import Written
 class ConvertArguments(TrackArguments):
     """Arguments that every target shares."""
 
-    track: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRACK")]
-    """The tracker's output, checkpoint or actor folder, a parent of both, or a bundle (.h5)."""
+    tracks: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TRACK [TRACK ...]")
+    ]
+    """The tracker's output, checkpoint or actor folder, a parent of both, or a bundle (.h5). With
+    {name} in OUT: several of them, or folders to search for tracks."""
     to: Annotated[str, tyro.conf.arg(metavar="TARGET")]
     """What to write, one of the targets above."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
-    """Folder or file to write. It must not exist, or be an earlier output (with --overwrite)."""
+    """Folder or file to write. It must not exist, or be an earlier output (with --overwrite).
+    {name} in it stands for the name of each track."""
     overwrite: bool = False
     """Replace an earlier output."""
+    jobs: Annotated[int | None, tyro.conf.arg(aliases=["-j"], metavar="N")] = None
+    """Processes to work with on several tracks. Default: one for every core."""
     dry_run: bool = False
     """Read and check everything, OUT included, and write nothing."""
     quiet: bool = False
@@ -44,13 +51,16 @@ class ConvertArguments(TrackArguments):
 def run(arguments: list[str]) -> int:
     """Parse, read, write, report; raises UncropError."""
     command, options = _parse(arguments)
+    if (wrong := _usage_error(command)) is not None:
+        print(f"convert: {wrong}", file=sys.stderr)
+        return EXIT_USAGE
+    if NAME in str(command.out):
+        return _run_many(command, options)
+    (path,) = command.tracks
     target = registry.target(command.to)
     with Reporter(quiet=command.quiet, json=command.json) as reporter:
-        source = registry.detect_source(command.track)
-        track = source.read(
-            command.track,
-            command.read_options(progress=reporter.progress),
-        )
+        source = registry.detect_source(path)
+        track = source.read(path, command.read_options(progress=reporter.progress))
         reporter.steps(track.provenance.steps)
         reporter.findings(track.findings)
         if command.dry_run:
@@ -67,6 +77,62 @@ def run(arguments: list[str]) -> int:
         findings = [dataclasses.asdict(f) for f in (*track.findings, *written.findings)]
         print(json.dumps(_as_json(written, findings, list(track.provenance.steps)), indent=1))
     return 0
+
+
+def _usage_error(command: ConvertArguments) -> str | None:
+    if not command.tracks:
+        return "expected a TRACK."
+    if command.jobs is not None and command.jobs < 1:
+        return "--jobs: expected 1 or more."
+    if len(command.tracks) > 1 and NAME not in str(command.out):
+        n = len(command.tracks)
+        return f"{n} tracks need an output each: put {NAME} into -o, as in -o sets/{NAME}."
+    return None
+
+
+def _run_many(command: ConvertArguments, options: Any) -> int:
+    """Convert every track below what was named; one that is refused is a line, and exit code 1."""
+    from converter.batch.converting import ConvertJob, convert_many, named_places
+    from converter.batch.discover import discover
+    from converter.batch.executors import Failure, LocalProcesses
+    from converter.media.parallel import n_cores
+
+    tracks = list(dict.fromkeys(found for path in command.tracks for found in discover(path).found))
+    alone = [n for n in ("actor", "source", "bbox", "begin_frames")
+             if getattr(command, n) is not None]  # fmt: skip
+    if alone and len(tracks) > 1:
+        print(f"convert: --{alone[0].replace('_', '-')} belongs to one track, and {len(tracks)} "
+              "are given.", file=sys.stderr)  # fmt: skip
+        return EXIT_USAGE
+    places = named_places(tracks, command.out)
+    job = ConvertJob(command.to, options, command.read_options(), command.overwrite,
+                     command.dry_run)  # fmt: skip
+    executor = LocalProcesses(min(command.jobs or n_cores(), len(tracks)))
+    with Reporter(quiet=command.quiet, json=command.json) as reporter:
+        done = convert_many(tracks, places, job, executor, reporter.progress)
+    entries: list[dict[str, Any]] = []
+    with Reporter(quiet=command.quiet, json=command.json) as reporter:
+        for position, outcome in done.items():
+            path = str(tracks[position].path)
+            if isinstance(outcome, Failure):
+                print(f"uncrop: {printable(path)}: {outcome.message}", file=sys.stderr)
+                entries.append({"ok": False, "track": path, "error": outcome.message})
+                continue
+            reporter.steps([f"{printable(path)}:"])
+            reporter.findings(outcome.findings)
+            reporter.written(dataclasses.replace(outcome.written, missing=(), next_command=""),
+                             wrote=not command.dry_run)  # fmt: skip
+            found = [dataclasses.asdict(f) for f in (*outcome.findings, *outcome.written.findings)]
+            entry = _as_json(outcome.written, found, list(outcome.steps))
+            entries.append({"track": path, **entry})
+    failed = any(not entry["ok"] for entry in entries)
+    whole = len(done) == len(tracks)
+    if command.json:
+        print(json.dumps({"ok": whole and not failed, "tracks": entries}, indent=1))
+    if not whole:
+        print(f"uncrop: interrupted after {len(done)} of {len(tracks)} tracks.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_FINDINGS if failed else EXIT_FINE
 
 
 def _as_json(written: Written, findings: list[Any], steps: list[str]) -> dict[str, Any]:

@@ -162,8 +162,12 @@ def _usage_error(command: ValidateArguments) -> str | None:
         return "--resume goes on from the journal beside --json FILE: give that as well."
     alone = [name for name in _OF_ONE_TRACK if getattr(command, name) is not None]
     if alone and len(command.tracks) > 1:
-        return f"--{alone[0]} belongs to one track, and {len(command.tracks)} are given."
+        return f"--{_option(alone)} belongs to one track, and {len(command.tracks)} are given."
     return None
+
+
+def _option(names: list[str]) -> str:
+    return names[0].replace("_", "-")
 
 
 def _find(command: ValidateArguments) -> list[Found]:
@@ -178,7 +182,7 @@ def _find(command: ValidateArguments) -> list[Found]:
         found.update(dict.fromkeys(below.found))
     alone = [name for name in _OF_ONE_TRACK if getattr(command, name) is not None]
     if alone and len(found) > 1:
-        raise FormatError(command.tracks[0], f"one track, since --{alone[0]} belongs to one",
+        raise FormatError(command.tracks[0], f"one track, since --{_option(alone)} belongs to one",
                           f"{len(found)}", "Name the track.")  # fmt: skip
     return list(found)
 

@@ -74,6 +74,7 @@ def test_a_broken_track_is_a_row_and_not_the_end(four: Path) -> None:
         ([], 2, "expected a TRACK"),
         (["TRACK", "--resume"], 2, "--json FILE"),
         (["TRACK", "TRACK", "--bbox", "x.pt"], 2, "--bbox belongs to one track"),
+        (["TRACK", "TRACK", "--begin-frames", "1"], 2, "--begin-frames belongs"),
         (["TRACK", "--jobs", "0"], 2, "--jobs: expected 1 or more"),
         (["TRACK", "--fail-on", "info"], 2, "--fail-on"),
         (["/nowhere/at all"], 3, "/nowhere/at all"),
