@@ -55,6 +55,25 @@ CATALOGUE: tuple[CheckInfo, ...] = (
         ("unreadable",),
     ),
     CheckInfo(
+        "worker-died",
+        "the process that validates a track lives to the end",
+        "The process that was validating this track ended without an answer: the system killed it "
+        "(out of memory is the usual reason), or a library that decodes images or video crashed. "
+        "Other tracks are not affected. Validate it again alone, with --jobs 1; with --resume, "
+        "tracks of this kind are tried again.",
+        "reliability, promise 2",
+        ("unreadable",),
+    ),
+    CheckInfo(
+        "internal-error",
+        "uncrop itself does not fail",
+        "A check raised something that it should not, whatever the track holds. The message names "
+        "the line of uncrop's source. Other tracks are not affected. This is a defect of uncrop: "
+        "please report it with the message.",
+        "reliability, promise 3",
+        ("unreadable",),
+    ),
+    CheckInfo(
         "reading",
         "the record can be read without repair",
         "Everything that the reader of this format repaired, left out or doubted, as it would "

@@ -16,7 +16,7 @@ from fixtures.defects import DEFECTS
 from tests.conftest import REPOSITORY
 
 PAGES = REPOSITORY / "docs" / "checks"
-WITHOUT_FUNCTION = {"unreadable", "bundle-damaged", "dataset"}
+WITHOUT_FUNCTION = {"worker-died", "internal-error", "unreadable", "bundle-damaged", "dataset"}
 """What `validate` itself establishes."""
 
 
