@@ -66,6 +66,8 @@ class Scene:
         When given.
     findings
         What was doubtful.
+    suffix
+        Ending of the images' names.
 
     """
 
@@ -74,11 +76,12 @@ class Scene:
     positions: NDArray[np.int64]
     matte: Matte | None
     findings: tuple[Finding, ...]
+    suffix: str = ".jpg"
 
     @property
     def names(self) -> list[str]:
         """Name of every image: the tracker's frame number."""
-        return [f"{int(i):05d}.jpg" for i in self.track.frame_ids[self.positions]]
+        return [f"{int(i):05d}{self.suffix}" for i in self.track.frame_ids[self.positions]]
 
 
 def make_scene(track: Track, options: SceneOptions) -> Scene:
@@ -185,7 +188,11 @@ def head_cloud(track: Track) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
 
 
 def check_scene(
-    out: Path, reference: Reference, names: list[str], project: Callable[[int, Floats], Floats]
+    out: Path,
+    reference: Reference,
+    names: list[str],
+    project: Callable[[int, Floats], Floats],
+    suffix: str = ".jpg",
 ) -> list[Finding]:
     """Hold what a consumer reads against the track.
 
@@ -197,9 +204,11 @@ def check_scene(
         Image names as read, in order.
     project
         ``project(step, points)``: edge-origin px of world points (P, 3), metres.
+    suffix
+        Ending of the names.
 
     """
-    expected = [f"{int(i):05d}.jpg" for i in reference.track.frame_ids[reference.positions]]
+    expected = [f"{int(i):05d}{suffix}" for i in reference.track.frame_ids[reference.positions]]
     if names != expected:
         return [
             Finding("frames-differ", "error", str(out), f"its images are {', '.join(names[:3])} "

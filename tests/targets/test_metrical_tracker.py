@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter import registry
+from converter.dataset.frame_blocks import camera_blocks, poses_of
 from converter.errors import MissingInputError, TargetError
 from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
@@ -24,7 +25,6 @@ from converter.media.files import sha256_of
 from converter.media.images import ImageFiles, read_image, render_crop
 from converter.media.torchfile import read_torch
 from converter.registry import ReadOptions, Written, no_progress
-from converter.targets.metrical_tracker.frames import camera_blocks, poses_of
 from converter.track import Flame, Track
 from tests import strategies
 from tests.conftest import MakeTrack

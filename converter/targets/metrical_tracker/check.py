@@ -14,6 +14,7 @@ import numpy as np
 
 from converter import registry
 from converter.bundle.read import read_bundle
+from converter.dataset.frame_blocks import size_from
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, PixelAffine, Size
@@ -21,7 +22,6 @@ from converter.geometry.pose import matrix_from_rotation_6d
 from converter.media.files import sha256_of
 from converter.media.manifest import read_manifest
 from converter.media.torchfile import read_torch
-from converter.targets.metrical_tracker.frames import size_from
 from converter.track import Track
 
 NAME = "metrical_tracker"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from converter.bundle.contents import BundleVideo
 from converter.bundle.write import write_bundle
+from converter.dataset.frame_blocks import frame_contents
 from converter.dataset.proof import require_aligned
 from converter.dataset.view import View, head_points
 from converter.errors import TargetError
@@ -31,7 +32,6 @@ from converter.media.torchfile import torch_bytes
 from converter.media.video import VideoFrames
 from converter.registry import Progress, Written
 from converter.targets.metrical_tracker.check import NAME, RECORD, check_dataset
-from converter.targets.metrical_tracker.frames import frame_contents
 from converter.targets.metrical_tracker.options import Options
 from converter.targets.metrical_tracker.plan import Plan
 from converter.track import Frames, Image
@@ -63,7 +63,7 @@ def write_dataset(
         dataset = DatasetFolder(folder)
         _write_frames(plan, dataset)
         _write_meshes(plan, dataset, progress)
-        _write_images(plan, dataset, progress)
+        write_images(plan, dataset, progress)
         aligned = _require_aligned(plan, folder)
         _write_landmarks(plan, dataset)
         _write_settings(plan, dataset)
@@ -80,10 +80,17 @@ def write_dataset(
         path=out,
         summary=tuple(line for line in (_images_line(plan), aligned, *summary) if line),
         findings=plan.findings,
-        next_command=f"convert {quote(str(out))} --to gaussiantalker -o OUT"
-        + ("" if plan.video or plan.source_files else " --source DIR_OR_VIDEO"),
+        next_command=_next_command(plan, out),
         facts={"n_frames": len(plan.track), "size": str(plan.size)},
     )
+
+
+def _next_command(plan: Plan, out: Path) -> str:
+    folder = quote(str(out))
+    if plan.meshes is None or plan.drawn == "none":
+        return f"uncrop inspect {folder}"
+    source = "" if plan.video or plan.source_files else " --source DIR_OR_VIDEO"
+    return f"convert {folder} --to gaussiantalker -o OUT{source}"
 
 
 def _output(plan: Plan, name: str) -> str:
@@ -114,7 +121,7 @@ def _write_meshes(plan: Plan, dataset: DatasetFolder, progress: Progress) -> Non
         progress("write meshes", i + 1, len(plan.track))
 
 
-def _write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None:
+def write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None:
     """Every image twice, as the tracker keeps it: under its own number and under the frame's."""
     if plan.drawn == "none":
         return

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.bundle.contents import BundleMeshes, BundleVideo
+from converter.dataset.frame_blocks import NEUTRAL, one_focal_length
 from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.media.video import VideoFrames
-from converter.targets.metrical_tracker.frames import NEUTRAL, one_focal_length
 from converter.targets.metrical_tracker.options import Options
 from converter.track import Meshes, Track
 

@@ -1,0 +1,77 @@
+"""INSTA (https://github.com/Zielon/INSTA) dataset, for INSTA-pytorch and GaussianBlendshapes too.
+
+Tree (N is the tracker's frame, five digits)::
+
+    transforms.json transforms_{train,test,val}.json   K, camera to world, paths of every frame
+    images/N.png       RGBA; alpha is the matte, or 255
+    meshes/N.obj       the frame's mesh, metres;  canonical.obj: the mean of all
+    flame/exp/N.txt    100 expression coefficients, one per line
+    seg_mask/N.png     with --seg-mask
+    checkpoint/N.frame as metrical-tracker writes them, K rewritten: GaussianBlendshapes reads these
+    proof.jpg  track.h5  uncrop.json   the picture, the record, the manifest
+
+Axes: transform_matrix is camera to world, OpenCV camera axes (x right, y down, z forward), metres:
+no flip, unlike NeRF's. Pixels edge origin; the principal point is honoured. Depth is left out: it
+belongs to the tracker's crops. Loader: INSTA, instant-ngp/src/nerf_loader.cu, which takes the focal
+length from x_fov in degrees before fl_x; writer that is imitated: INSTA, scripts/transforms.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.dataset.scene import SceneOptions
+from converter.dataset.view import Space
+from converter.findings import Finding
+from converter.registry import Progress, Written
+from converter.track import Track
+
+
+@dataclass(frozen=True)
+class Options(SceneOptions):
+    """Options of ``--to insta``."""
+
+    space: Space = "crop"
+    """Which images are written.
+    crop: the tracker's crops, cut from the source frames where there are any.
+    source: the source frames as they are.
+    window: native pixels around the principal point, which is then the image centre.
+    auto: source where there are source frames, else crop."""
+    seg_mask: Path | None = None
+    """Face parsing in INSTA's grey values, PNG at source or crop size, named as the mattes are."""
+    test: int | None = None
+    """Frames at the end that are kept for testing. Default: 350, or a tenth of a short track."""
+
+
+class Insta:
+    """Target ``insta``."""
+
+    name = "insta"
+    summary = "folder for INSTA, INSTA-pytorch and GaussianBlendshapes"
+    options = Options
+
+    def require(self, track: Track, options: Any) -> None:
+        """Raise TargetError or MissingInputError if the track lacks what the dataset needs."""
+        from converter.targets.insta.dataset import make_plan
+
+        make_plan(track, options)
+
+    def write(
+        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
+    ) -> Written:
+        """Write the dataset whole or not at all; see `dataset.write_dataset`."""
+        from converter.targets.insta.dataset import make_plan, write_dataset
+
+        plan = make_plan(track, options)
+        return write_dataset(plan, out, options, overwrite=overwrite, progress=progress)
+
+    def check(self, out: Path) -> list[Finding]:
+        """Re-read the dataset as INSTA and GaussianBlendshapes do, and reproject."""
+        from converter.targets.insta.check import check_dataset
+
+        return check_dataset(out)
+
+
+TARGET = Insta()
