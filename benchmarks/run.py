@@ -18,7 +18,17 @@ from pathlib import Path
 
 from benchmarks.measure import Row, Table
 
-NAMES = ("startup", "frames", "cameras", "images", "memory", "pose", "validate", "recover")
+NAMES = (
+    "startup",
+    "frames",
+    "cameras",
+    "images",
+    "targets",
+    "memory",
+    "pose",
+    "validate",
+    "recover",
+)
 _PACKAGES = ("numpy", "torch", "av", "opencv-python-headless", "pillow", "h5py")
 _HEADINGS = ("", "wall s", "CPU s", "ratio", "has to be", "", "")
 

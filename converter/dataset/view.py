@@ -37,7 +37,7 @@ class ViewOptions:
     """Which images are written.
     auto: the source frames where there are any and their crop is known, else the crops.
     source: the source frames as they are.
-    crop: the tracker's crops, cut from the source frames where there are any.
+    crop: the tracker's crops; of another --size, cut from the source frames where there are any.
     window: native pixels around the principal point, which is then the image centre."""
     size: int | None = None
     """Side of the crops, px; crop only. Default: the tracker's."""
@@ -105,6 +105,10 @@ def _crops(track: Track, side: int | None, located: bool) -> View:
             raise TargetError("--size", f"{_MIN_SIDE} to {_MAX_SIDE} px", f"{side}")
         size = Size(side, side)
     resized = PixelAffine.resize(k.size, size)
+    kept = track.crop_frames
+    if kept is not None and kept.size == size == k.size:
+        window = Window(PixelAffine.identity(), k)
+        return View("crop", "crop", kept, cropped, window, PixelAffine.identity())
     if located and track.source_frames is not None:
         from_source = resized @ track.require_crop().crop_from_source
         window = Window(from_source, k.map(resized, size))

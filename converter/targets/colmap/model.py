@@ -61,7 +61,7 @@ class Model:
 
 
 def quaternions_from_matrices(R: Floats) -> Floats:
-    """Unit quaternions (M, 4), w first, w >= 0, from rotations (M, 3, 3)."""
+    """Unit quaternions (M, 4), w first, w >= 0 but for rounding, from rotations (M, 3, 3)."""
     vectors = rotation_vector_from_matrix(R)
     half = np.linalg.norm(vectors, axis=-1, keepdims=True) / 2
     # sin(a/2) / a, exact down to 0.

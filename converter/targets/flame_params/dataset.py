@@ -185,7 +185,7 @@ def write_dataset(
     """
     with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
         dataset = DatasetFolder(folder)
-        _write_images(plan, dataset, options, progress)
+        write_images(plan, dataset, options, progress)
         aligned = require_aligned(
             plan.track, plan.canvas, plan.positions,
             head_points(plan.track, plan.canvas, plan.positions),
@@ -216,18 +216,21 @@ def _path_doubts(out: Path) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _write_images(plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress) -> None:
-    numbers = plan.numbers
+def write_images(plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress) -> None:
+    """Write image/ and mask/."""
+    numbers, size = plan.numbers, plan.canvas.size
+    everything = np.full(size.shape, 255, np.uint8)
+    encoded = encode_image(everything, ".png")
 
     def write(step: int, image: Image) -> None:
-        size = plan.canvas.size
-        mask = np.full(size.shape, 255, np.uint8)
+        mask, data = everything, encoded
         if plan.matte is not None:
             mask = plan.matte.read(int(plan.positions[step]), size)
+            data = encode_image(mask, ".png")
         if options.flavour == "splattingavatar":
             image = np.dstack([image, mask])
         dataset.write(f"image/{numbers[step]}.png", encode_image(image, ".png"))
-        dataset.write(f"mask/{numbers[step]}.png", encode_image(mask, ".png"))
+        dataset.write(f"mask/{numbers[step]}.png", data)
 
     draw_images(plan.canvas, plan.positions, write, progress)
 

@@ -150,7 +150,7 @@ def write_dataset(
     """
     with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
         dataset = DatasetFolder(folder)
-        _write_images(plan, dataset, progress)
+        write_images(plan, dataset, progress)
         aligned = "" if plan.matte is not None else require_aligned(
             plan.track, plan.canvas, plan.positions,
             head_points(plan.track, plan.canvas, plan.positions),
@@ -175,15 +175,18 @@ def write_dataset(
     )  # fmt: skip
 
 
-def _write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None:
+def write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None:
+    """Write images/ and fg_masks/."""
+    size = plan.canvas.size
+    everything = encode_image(np.full(size.shape, 255, np.uint8), ".png")
+
     def write(step: int, image: Image) -> None:
-        size = plan.canvas.size
-        mask = np.full(size.shape, 255, np.uint8)
+        mask = everything
         if plan.matte is not None:
-            mask = plan.matte.read(int(plan.positions[step]), size)
-            image = on_white(image, mask)
+            alpha = plan.matte.read(int(plan.positions[step]), size)
+            image, mask = on_white(image, alpha), encode_image(alpha, ".png")
         dataset.write(f"images/{step:05d}_00.png", encode_image(image, ".png"))
-        dataset.write(f"fg_masks/{step:05d}_00.png", encode_image(mask, ".png"))
+        dataset.write(f"fg_masks/{step:05d}_00.png", mask)
 
     draw_images(plan.canvas, plan.positions, write, progress)
 
