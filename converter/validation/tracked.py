@@ -37,6 +37,7 @@ from converter.sources.metrical_tracker.cameras import (
 )
 from converter.sources.metrical_tracker.evidence import (
     MIN_SHARE,
+    CropDifferences,
     fitting_meanings,
     landmark_share,
 )
@@ -211,6 +212,8 @@ class Tracked(Evidence):
         self.numbering_error: UncropError | None = None
         self.bbox_error: UncropError | None = None
         self.crop_reason = "there is no bbox.pt"
+        self.crop_differences: CropDifferences | None = None
+        """What comparing images with the source gave; several checks read it."""
         self.reading_seconds = 0.0
         self._npy_names: dict[str, set[str]] = {}
         if len(self.listing.paths) > options.limits.frames:

@@ -192,11 +192,11 @@ def _compared(track: Tracked) -> tuple[Crop, CropDifferences, float]:
         raise CheckSkipped(track.crop_reason)
     if crop.source is None:
         raise CheckSkipped("there are neither source frames nor a video")
-    known = track.__dict__.get("_crop_differences")
+    known = track.crop_differences
     if known is None:
         source, images, groups = _sequences(track)
         known = _differences(crop, source, images, groups)
-        track.__dict__["_crop_differences"] = known
+        track.crop_differences = known
     files = track.files.source_files
     exact = files and {p.suffix.lower() for p in (files[0], track.files.images[0])} == {".png"}
     return crop, known, _EXACT_GREY_LEVELS if exact else SAME_GREY_LEVELS

@@ -156,14 +156,17 @@ def _per_frame_files(track: Tracked) -> Iterable[tuple[str, bool, Path, set[int]
 def files_extra(track: Tracked) -> Outcome:
     """Meshes and depth maps of frames that have no .frame."""
     known, found, n = set(track.numbers), [], 0
+    last = track.numbers[-1] if track.numbers else -1
     for folder, have in (("mesh", track.mesh_files), ("depth", track.files_of("depth", ".png"))):
         n += len(have or {})
         extra = sorted(set(have or {}) - known)
         if extra:
+            lost = all(i <= last for i in extra)
             found.append(
-                finding("warning", track.folders.output / folder, f"{len(extra)} files belong to "
-                        f"no frame: {named(extra)}.", len(extra), 0, "files",
-                        "They are of lost frames or of another run; uncrop ignores them.")
+                finding("info" if lost else "warning", track.folders.output / folder,
+                        f"{len(extra)} files belong to no frame: {named(extra)}. They are of "
+                        + ("lost frames." if lost else "another run, or of frames that were "
+                           "removed."), len(extra), 0, "files", "uncrop ignores them.")
             )  # fmt: skip
     return Outcome(tuple(found), n)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.errors import UncropError
 from converter.geometry.pixels import Floats
 from converter.sources.metrical_tracker.evidence import (
     MIN_SHARE,
@@ -104,7 +105,7 @@ def landmarks_lag(track: Tracked) -> Outcome:
     def landmarks_at(index: int, lag: int) -> Floats | None:
         try:
             return track.files.read_landmarks("kpt", int(positions[index]) + lag, N_LANDMARKS)
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not there
+        except UncropError:  # landmarks-damaged says so
             return None
 
     meshed = set(track.with_mesh_files)
