@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults.rig import N_TRIALS, Rig
+from tests.hostile.zygote import OPEN_TO_ALL
 
 pytestmark = pytest.mark.slow
 
@@ -204,7 +205,9 @@ def test_without_overwrite_what_is_there_stays(rig: Rig) -> None:
     assert rig.leftovers() == set()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not OPEN_TO_ALL, reason="this needs root, and a folder open to all"
+)
 def test_a_folder_that_may_not_be_written(rig: Rig) -> None:
     """As another user; the folders above are opened for it."""
     rig.reset(to_old=True)

@@ -33,6 +33,9 @@ def test_the_number_of_items_is_the_documented_one() -> None:
     found = {a.number: sum(1 for _ in a.items()) for a in ABUSE}
     assert {int(number): int(n) for number, _, _, n, _ in rows()} == found
     assert min(found.values()) >= 3
+    said = f"{sum(found.values()):,} "
+    assert f"{said}hostile files of {len(ABUSE)} kinds" in (REPOSITORY / "README.md").read_text()
+    assert f"{said}files of {len(ABUSE)} kinds" in (REPOSITORY / "SECURITY.md").read_text()
 
 
 def test_items_have_names_of_their_own() -> None:

@@ -46,6 +46,9 @@ FORBIDDEN = (
 MEMORY_BYTES = 6 << 30
 """Address space of a child: not the promise, only what keeps the machine alive if it is broken."""
 KILL_S = 40.0
+REPOSITORY = Path(__file__).resolve().parents[2]
+OPEN_TO_ALL = all(p.stat().st_mode & 0o5 == 0o5 for p in (REPOSITORY, *REPOSITORY.parents))
+"""Whether another user could run what is here; else nothing can be run as another user."""
 NOBODY = 65534
 
 
@@ -66,6 +69,7 @@ def _warm_up() -> None:
     import converter.cli.inspect
     import converter.cli.main
     import converter.cli.recover_bbox
+    import converter.cli.validate
     import converter.media.meshes
     import converter.media.video
     import converter.sources.bundle
