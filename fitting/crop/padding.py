@@ -7,7 +7,9 @@ paddings render differently are looked at: do they show the source, or what the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
 from fitting.crop.mapping import Grey, Mapping, render_grey
+from fitting.crop.pixelwise import Look, find_look
 from fitting.crop.refine import Pair
 
 _MIN_CONTRAST = 12
@@ -27,6 +30,8 @@ _STEPS = 3
 _BORDER_LEVELS = 24
 _MATTE_SHARE = 0.02
 _MAX_AMBIGUOUS = 8
+_MIN_LEAD = 3.0
+_SEGMENT = 16
 _CLEAN, _MIN_CLEAN = 0.95, 12
 """Correlation of blocks that show nothing but the source, and how many are enough."""
 
@@ -97,7 +102,59 @@ class PaddingSearch:
         # Only one axis is padded more than needed: the one on which the least is ruled out.
         sure = [crops for crops in along if least not in crops]
         crops = sure[0] if len(sure) == 1 else [least, *along[0], *along[1]]
-        return tuple(dict.fromkeys(crops))[:_MAX_AMBIGUOUS]
+        crops = list(dict.fromkeys(crops))
+        crops = self._with_rivals(crops, tones, matte=matte)
+        return tuple(crops)[:_MAX_AMBIGUOUS]
+
+    def _with_rivals(self, crops: list[Crop], tones: Floats, *, matte: bool) -> list[Crop]:
+        """Hold crops against those with a little less or more padding, and against each other.
+
+        Blur carries the padding into the picture, so the re-render gets the look of the crop first.
+        A replaced background tells nothing: there only what stands alone is doubted.
+        """
+        if matte and len(crops) > 1:
+            return crops
+        look = None if matte else find_look(self.pair, self.mapping)
+        view: Callable[[Grey], Floats] = partial(_seen, tones if look is None else look)
+        pool = [*crops, *(near for crop in crops for near in self._near(crop))]
+        images = {crop: view(self._render(crop)) for crop in dict.fromkeys(pool)}
+        best = crops[0]
+        for crop, image in images.items():
+            if self._lead(image, images[best]) > 0:
+                best = crop
+        rivals = [c for c, i in images.items() if self._lead(images[best], i) < _MIN_LEAD]
+        if best in crops and not matte:
+            return list(dict.fromkeys([best, *rivals]))
+        return list(dict.fromkeys([*crops, best, *rivals]))
+
+    def _near(self, crop: Crop) -> list[Crop]:
+        found = [
+            self._padded(axis, pad + step)
+            for axis, pad in enumerate((crop.pad_x, crop.pad_y))
+            for step in (-3, -2, -1, 1, 2, 3)
+        ]
+        return [c for c in found if c is not None]
+
+    def _lead(self, a: Floats, b: Floats) -> float:
+        """By how many standard errors one expected image fits better, where the two differ.
+
+        Pixels beside each other err alike, so segments of the border are counted, not pixels.
+        """
+        rows, columns = np.nonzero(np.abs(a - b) > _MIN_CONTRAST / 2)
+        if len(rows) < _MIN_PIXELS:
+            return 0.0
+        here = self.pair.crop[rows, columns].astype(np.float64)
+        limit = 4.0 * _MIN_CONTRAST
+        worse = np.minimum(np.abs(b[rows, columns] - here), limit)
+        gain = worse - np.minimum(np.abs(a[rows, columns] - here), limit)
+        _, segment = np.unique(
+            rows // _SEGMENT * self.pair.crop.shape[1] + columns // _SEGMENT, return_inverse=True
+        )
+        sums = np.bincount(segment.ravel(), weights=gain)
+        if len(sums) < 2:
+            return 0.0
+        spread = float(np.std(sums)) * float(np.sqrt(len(sums)))
+        return float(sums.sum()) / max(spread, 1e-9)
 
     def _along(self, axis: int, least: Crop, tones: Floats, *, matte: bool) -> list[Crop]:
         """Crops with padding on one axis that the pixels allow.
@@ -211,3 +268,11 @@ class PaddingSearch:
         if not lit.any():
             return True
         return float(np.mean(np.abs(crop[lit] - tones[0]) < _BORDER_LEVELS)) > _MATTE_SHARE
+
+
+def _seen(look: Look | Floats, rendered: Grey) -> Floats:
+    """The re-render as the crop shows it: by its look, or by its tones alone."""
+    seen: Floats = np.asarray(
+        look(rendered) if isinstance(look, Look) else look[rendered], np.float64
+    )
+    return seen

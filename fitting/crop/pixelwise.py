@@ -96,7 +96,7 @@ def _pixel_step(pair: Pair, base: Mapping) -> Floats | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
     """What was done to the pixels of one crop, under a mapping.
 
     Attributes
@@ -119,6 +119,7 @@ class _Look:
     spread: float
 
     def __call__(self, rendered: NDArray[np.uint8]) -> Levels:
+        """Do to a re-render what was done to the crop: grey levels (H, W)."""
         mixed = _layers(self.before[rendered]) @ self.mixture
         return np.asarray(np.interp(mixed, _ALL_LEVELS, self.after), np.float32)
 
@@ -152,13 +153,13 @@ def off_by_look(pairs: Sequence[Pair], mapping: Mapping) -> Floats | None:
     return np.median(solutions, axis=0) if solutions else None
 
 
-def _looks(pairs: Sequence[Pair], mapping: Mapping) -> list[tuple[Pair, _Look]]:
+def _looks(pairs: Sequence[Pair], mapping: Mapping) -> list[tuple[Pair, Look]]:
     """Pairs at full size with their looks, where there is one."""
-    looks = [(pair.shrunk(1), _look(pair, mapping)) for pair in pairs]
+    looks = [(pair.shrunk(1), find_look(pair, mapping)) for pair in pairs]
     return [(pair, look) for pair, look in looks if look is not None]
 
 
-def _look(pair: Pair, mapping: Mapping) -> _Look | None:
+def find_look(pair: Pair, mapping: Mapping) -> Look | None:
     """Undo the tone before the blur or after it, whichever leaves less, on blocks that agree.
 
     Then all blocks are taken that fit as well, textured or not: noise hides most texture.
@@ -183,13 +184,13 @@ def _look(pair: Pair, mapping: Mapping) -> _Look | None:
         found.append((spread, before, np.asarray(mixture, np.float32), after))
     spread, before, mixture, after = min(found, key=lambda f: f[0])
     whole = pair.shrunk(1)
-    every = _Look(before, mixture, after, whole.inside(mapping), spread)
+    every = Look(before, mixture, after, whole.inside(mapping), spread)
     costs = _costs(whole, every, mapping)
     own = np.isin(every.chosen, np.flatnonzero(whole.block_means(used.astype(np.float32)) == 1))
     if not own.any():
         return None
     fits = costs <= _AS_WELL * float(np.median(costs[own]))
-    return _Look(before, mixture, after, every.chosen[fits], spread)
+    return Look(before, mixture, after, every.chosen[fits], spread)
 
 
 def _tones(levels: NDArray[np.uint8], target: Levels) -> Levels:
@@ -210,14 +211,14 @@ def _layers(image: Levels) -> Levels:
     return np.stack([image, *blurs, np.ones_like(image)], axis=-1)
 
 
-def _costs(pair: Pair, look: _Look, mapping: Mapping) -> Levels:
+def _costs(pair: Pair, look: Look, mapping: Mapping) -> Levels:
     """Mean squared difference of each chosen block, in units of the spread, cut off."""
     expected = look(render_grey(pair.source, mapping, pair.output))
     left = np.minimum(np.abs(expected - pair.crop) / look.spread, _CUT_OFF)
     return np.asarray(pair.block_means(left**2)[look.chosen], np.float32)
 
 
-def _edges_off(pair: Pair, look: _Look, mapping: Mapping) -> Floats:
+def _edges_off(pair: Pair, look: Look, mapping: Mapping) -> Floats:
     """One Gauss-Newton step of the four edges, after tone and sharpness were matched."""
     used = pair.covered(look.chosen)
     here = look(render_grey(pair.source, mapping, pair.output))[used]

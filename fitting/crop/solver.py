@@ -249,7 +249,7 @@ class Solver:
     def _moved(self, mapping: Mapping, pair: Pair) -> tuple[Mapping, float]:
         """The mapping near ``mapping`` that fits best, found at a small size first; how well."""
         edges = mapping.edges
-        for other, n_steps in ((pair.shrunk(4), 4), (pair, 1)):
+        for other, n_steps in ((pair.shrunk(4), 12), (pair, 4)):
             found = descend(other, edges, n_steps)
             if found is not None:
                 edges = found[1]

@@ -20,7 +20,8 @@ ALWAYS = {
     "source recompressed 60", "black matte, clipped", "white matte", "green matte, jpg 75",
     "noise", "blur, jpg 75",
     "occluder", "one level", "dark, jpg 75", "one frame", "names off by one, noisy",
-    "black bars where the padding begins", "other video, small", "mirrored", "rotated 0.4 degrees",
+    "black bars where the padding begins", "blur, jpg 90, clipped, by hand",
+    "occluder, names off by one", "other video, small", "mirrored", "rotated 0.4 degrees",
     "mixed boxes, 4 px apart", "whole frames", "whole frames, squeezed", "blank",
     "too little texture",
 }  # fmt: skip
