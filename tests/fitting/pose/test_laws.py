@@ -256,12 +256,16 @@ def test_thirty_percent_outliers(kind: str) -> None:
     clean = outliers(kind, s.landmarks, rng)
     noisy = outliers(kind, s.noisy(0.4), rng)
     if kind != "all one way":  # coherent ones can outweigh the rest in a norm
-        assert s.rotation_error_deg(fit(s, clean).w2c).max() < 0.01
-        norm = s.rotation_error_deg(fit(s, noisy).w2c)
+        assert s.rotation_error_deg(fit(s, clean, robust="norm").w2c).max() < 0.01
+        norm = s.rotation_error_deg(fit(s, noisy, robust="norm").w2c)
         assert np.sqrt((norm**2).mean()) < 0.7
-    assert s.rotation_error_deg(fit(s, clean, robust="redescending").w2c).max() < 0.01
-    errors = s.rotation_error_deg(fit(s, noisy, robust="redescending").w2c)
-    assert errors.max() < 1.0
+    for robust in ("redescending", "auto"):
+        assert s.rotation_error_deg(fit(s, clean, robust=robust).w2c).max() < 0.01
+        errors = s.rotation_error_deg(fit(s, noisy, robust=robust).w2c)
+        assert errors.max() < 1.0
+    np.testing.assert_array_equal(fit(s, noisy).w2c.R, fit(s, noisy, robust="auto").w2c.R)
+    without = fit(s, s.noisy(0.4))  # and where there are none, auto is the norm
+    np.testing.assert_array_equal(without.w2c.R, fit(s, s.noisy(0.4), robust="norm").w2c.R)
     squares = s.rotation_error_deg(fit(s, noisy, robust="squares").w2c)
     assert squares.max() > 5  # what a plain fit makes of it
 
