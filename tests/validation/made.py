@@ -11,6 +11,7 @@ from converter.validation.report import CheckResult, Picture, Report, Series
 
 HOSTILE = (
     "<script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">"
+    "<b>b</b><a href='https://example.com'>a</a>&lt;"
 )
 """A name that runs, if anything puts it onto the page as it is."""
 
