@@ -76,9 +76,11 @@ def _validated(path: Path, options: ValidateOptions) -> Report:
         return _of_track(path, options)
     if source.name == "bundle":
         return _of_bundle(path, source, options)
+    began = time.perf_counter()
     track = source.read(path, options.read)
+    seconds = time.perf_counter() - began
     evidence = Evidence(track, thorough=options.thorough)
-    return _of_evidence(evidence, source, options, ())
+    return replace(_of_evidence(evidence, source, options, ()), reading_seconds=seconds)
 
 
 def dataset_target(path: Path) -> Target | None:

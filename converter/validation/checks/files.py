@@ -86,7 +86,7 @@ def frames_missing(evidence: Evidence) -> Outcome:
     if not ids:
         raise CheckSkipped("there are no frames named by a number")
     there = set(ids)
-    absent = [i for i in range(ids[-1] + 1) if i not in there] if ids[-1] < 10**7 else []
+    absent = [i for i in range(ids[-1] + 1) if i not in there] if ids[-1] < 10**6 else []
     n_absent = ids[-1] + 1 - len(there)
     if not n_absent:
         return Outcome((), len(ids))
