@@ -30,6 +30,7 @@ from converter.sources.metrical_tracker.lost_crops import (
     find_lost_crops,
     landmarks_left,
     read_source_landmarks,
+    redetect,
 )
 from fitting.crop import CropCertificate, recover_crop
 
@@ -56,7 +57,8 @@ class RecoverArguments(PlaceArguments):
     """Where the crops are gone: landmarks found in the source frames, NAME.npy or NAME.lms, or one
     .npy (frames, 68, 2). With kpt/ they give an approximate box."""
     redetect: bool = False
-    """Where the crops are gone: find the landmarks in the source frames, with face_alignment."""
+    """Where the crops are gone: find the landmarks in source frames, with face_alignment (the extra
+    [landmarks])."""
     accept_approximate: bool = False
     """Write a box that landmarks gave, good to about 1 % of its side."""
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FILE")] = None
@@ -89,8 +91,8 @@ def run(arguments: list[str]) -> int:
         return _usage("--frames: expected 1 or more.")
     if not command.tracks:
         return _usage("expected a TRACK.")
-    if command.redetect:
-        return _usage(_NO_DETECTOR)
+    if command.redetect and command.landmarks is not None:
+        return _usage("--redetect finds the landmarks that --landmarks gives: choose one")
     if command.report is not None and command.landmarks is not None:
         return _usage("--report shows crops; with --landmarks there are none")
     if len(command.tracks) > 1:
@@ -140,7 +142,7 @@ def _recover(command: RecoverArguments, track: Path, reporter: Reporter) -> dict
         lost.crops, lost.sources, lost.guesses, n_frames=command.frames, hints=lost.hints,
         progress=reporter.progress,
     )  # fmt: skip
-    if certificate.cause in _TOO_LITTLE and command.landmarks is not None:
+    if certificate.cause in _TOO_LITTLE and (command.landmarks or command.redetect):
         return _approximate(command, track, options, reporter)
     certificate.require(lost.crops.origin)
     if _LEVELS[certificate.verdict] > _LEVELS[command.min_verdict]:
@@ -164,22 +166,26 @@ def _approximate(
 ) -> dict[str, Any]:
     """Estimate the box from landmarks, where there are no crops that tell it."""
     lost = find_lost_crops(track, options)
-    if command.landmarks is None:
+    if command.landmarks is None and not command.redetect:
         left = landmarks_left(lost)
         if missing is None or not left:
             raise missing or RecoveryError(track, "crops or landmarks", "neither")
         raise MissingInputError(missing.where, missing.expected, f"neither, but {left}", _NEEDED)
     out = _output(command, lost.path)
-    landmarks = read_source_landmarks(command.landmarks, options.limits)
+    if command.landmarks is not None:
+        landmarks = read_source_landmarks(command.landmarks, options.limits)
+    else:
+        landmarks = redetect(lost)
+    origin = command.landmarks or lost.sources.origin
     certificate = approximate_box(lost, landmarks, options.limits)
     if certificate.crop is None:
         raise RecoveryError(
-            command.landmarks, "landmarks of these source frames, the same points as in the crops",
+            origin, "landmarks of these source frames, the same points as in the crops",
             certificate.reason, "Nothing was written.",
         )  # fmt: skip
     if not command.accept_approximate:
         raise RecoveryError(
-            command.landmarks, "a box that is certain", str(certificate),
+            origin, "a box that is certain", str(certificate),
             "Nothing was written; --accept-approximate writes it.",
         )  # fmt: skip
     if not command.dry_run:
@@ -187,14 +193,10 @@ def _approximate(
     return _said(command, track, lost.name, out, certificate, reporter)
 
 
-_NO_DETECTOR = (
-    "--redetect needs face_alignment, the extra [landmarks], which this version does not have yet. "
-    "Find landmarks in the source frames and give --landmarks DIR."
-)
 _NEEDED = (
     "Give --crops DIR if they exist. Landmarks of the crops give an approximate box: find the same "
-    "points in source frames with the detector that made them, and give --landmarks DIR "
-    "--accept-approximate."
+    "points in source frames with the detector that made them, and give --landmarks DIR (or "
+    "--redetect, with the extra [landmarks]) --accept-approximate."
 )
 
 

@@ -11,11 +11,19 @@ import numpy as np
 import pytest
 
 from converter.cli.main import main
+from converter.errors import MissingInputError, UncropError
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size, index_from_pixels, pixels_from_index
 from converter.media.limits import DEFAULT_LIMITS
-from converter.sources.metrical_tracker.lost_crops import read_source_landmarks
+from converter.registry import ReadOptions
+from converter.sources.metrical_tracker.lost_crops import (
+    find_lost_crops,
+    read_source_landmarks,
+    redetect,
+)
 from converter.sources.metrical_tracker.reader import read_bbox
+from converter.track import Image
+from fitting.detectors import require_weights
 from tests.conftest import MakeTrack
 
 Captured = pytest.CaptureFixture[str]
@@ -107,9 +115,45 @@ def test_what_is_missing_is_asked_for(
     assert len(said.splitlines()) == 1
 
 
-def test_redetect_names_what_it_needs(tmp_path: Path, capsys: Captured) -> None:
-    assert recover(tmp_path, "--redetect") == 2
-    assert "face_alignment, the extra [landmarks]" in capsys.readouterr().err
+def test_redetection_takes_the_first_frame_and_others(make_track: MakeTrack) -> None:
+    """With a detector of our own: the weights of face_alignment are not here."""
+    folder, _ = make_track(n_frames=12, source="video")
+    lost = find_lost_crops(folder, ReadOptions())
+    seen: list[Size] = []
+
+    def detect(image: Image) -> Floats | None:
+        seen.append(Size.of(image))
+        return None if len(seen) == 2 else points(1).round() + 0.5
+
+    found = redetect(lost, detect)
+    assert set(seen) == {SMALL[0]}
+    assert len(seen) == min(9, len(lost.sources))
+    assert min(found.points) == "00001"
+    assert len(found.points) == len(seen) - 1
+    assert found.whole
+    with pytest.raises(MissingInputError, match="a face in some source frame"):
+        redetect(lost, lambda _: None)
+
+
+def test_redetect_names_what_it_needs(
+    own_track: MakeTrack, tmp_path: Path, capsys: Captured
+) -> None:
+    folder, truth = own_track(n_frames=2, source="video")
+    strip(truth.actor, truth.output, tmp_path / "unused", SMALL, 0.0)
+    assert recover(folder, "--redetect", "--landmarks", tmp_path / "unused") == 2
+    lacking = detector_lacks()
+    if lacking:
+        capsys.readouterr()
+        assert recover(folder, "--redetect", "--accept-approximate") == 3
+        assert lacking in capsys.readouterr().err
+
+
+def detector_lacks() -> str:
+    try:
+        require_weights()
+    except UncropError as error:
+        return str(error)
+    return ""
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ edge, as the tracker writes MediaPipe's. Frames of zeros or NaN have no face.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 
 from converter.errors import FormatError, MissingInputError
 from converter.geometry.crop import BBox
-from converter.geometry.pixels import Floats, Size, pixels_from_index
+from converter.geometry.pixels import Floats, Size, index_from_pixels, pixels_from_index
 from converter.media.arrays import read_npy, read_npz
 from converter.media.files import read_bytes, scan_folder
+from converter.media.images import ImageFiles
 from converter.media.limits import Limits
 from converter.registry import ReadOptions
 from converter.sources.metrical_tracker.cameras import stated_size
@@ -39,12 +40,15 @@ from converter.sources.metrical_tracker.files import (
 from converter.sources.metrical_tracker.folders import TrackFolders, looks_like_track
 from converter.sources.metrical_tracker.lost_bbox import lost_folders, source_frames
 from converter.sources.metrical_tracker.payload import read_frame
-from converter.track import Frames
+from converter.track import Frames, Image
 from fitting.crop.certificate import CropCertificate
 from fitting.crop.landmarks import LandmarkPair, box_from_landmarks, box_from_rule, rule_box
+from fitting.crop.sequences import spread
+from fitting.detectors import LandmarkDetector
 
 _DEFAULT_SIZE = Size(512, 512)
 """The tracker's image_size unless its yaml says otherwise."""
+_N_DETECTED = 9
 _FOLDERS = {N_LANDMARKS: "kpt", N_DENSE_LANDMARKS: "kpt_dense"}
 
 
@@ -167,6 +171,40 @@ def _crop_landmarks(folders: TrackFolders, n_points: int, limits: Limits) -> dic
         if points is not None and len(points) == n_points:
             found[Path(name).stem] = _edge_origin(points)
     return found
+
+
+def redetect(
+    lost: LostCrops, detect: Callable[[Image], Floats | None] | None = None
+) -> SourceLandmarks:
+    """Find 68 landmarks in the first source frame and in others spread over the track.
+
+    Parameters
+    ----------
+    lost
+        What is left.
+    detect
+        Landmarks (68, 2) of an image, edge-origin px, or None. Default: face_alignment, looking
+        once at each face, as the tracker does.
+
+    Raises
+    ------
+    MissingInputError
+        If face_alignment or its weights are not there, or no frame shows a face.
+
+    """
+    detect = detect or LandmarkDetector(mirrored=False).detect
+    sources = lost.sources
+    indices = spread(len(sources), _N_DETECTED)
+    found = {}
+    for index, image in zip(indices, sources.stream(indices), strict=True):
+        points = detect(image)
+        if points is not None:
+            is_file = isinstance(sources, ImageFiles)
+            found[Path(sources.name(index)).stem if is_file else f"{index + 1:05d}"] = points
+    if not found:
+        raise MissingInputError(sources.origin, "a face in some source frame", "none")
+    whole = all(not np.any(index_from_pixels(points) % 1) for points in found.values())
+    return SourceLandmarks(found, N_LANDMARKS, whole)
 
 
 # --- files ------------------------------------------------------------------------------------
