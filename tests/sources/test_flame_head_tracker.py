@@ -296,6 +296,24 @@ def test_the_square_is_that_of_the_tracker_on_numbers_worked_by_hand() -> None:
         assert np.allclose(corners[1], np.array(middle) + half + 0.5)
 
 
+@pytest.mark.parametrize("release", ["before 3.4", "3.4", "3.5 and later"])
+def test_the_release_is_named_by_its_squares(release: Any) -> None:
+    rng = np.random.default_rng(3)
+    landmarks = []
+    for shift in range(4):
+        points = rng.normal(size=(68, 2)) * 2 + [300 + shift, 200]
+        points[36:42] += [-30, 0]
+        points[42:48] += [30, 0]
+        points[48:68] += [0, 60]
+        points[:17] += [0, 40]
+        landmarks.append(points)
+    squares = [alignment.square_of(p, 256, release) for p in landmarks]
+    again = [p + rng.normal(size=p.shape) * 0.3 for p in landmarks]
+    (finding,) = alignment.name_formula(squares, again, 256)
+    assert release in finding.message
+    assert alignment.name_formula(squares, [p * 1.5 for p in landmarks], 256) == []
+
+
 def test_registration_finds_a_drawn_cut_within_hundredths_of_a_pixel(
     make_results: MakeResults,
 ) -> None:

@@ -24,6 +24,7 @@ _FACTORS: dict[Release, float] = {"before 3.4": 1.2, "3.4": 1.3, "3.5 and later"
 MIN_CORRELATION = 0.97
 _NEARER = 0.7
 _N_NEIGHBOUR_CHECKS = 3
+_LIKE_FORMULA = 0.05
 
 
 def square_of(landmarks: Floats, side: int, release: Release) -> Similarity:
@@ -75,6 +76,42 @@ def find_squares(
         f"{worst:.3f} px (one standard deviation, worst frame).", worst, unit="px",
     )  # fmt: skip
     return found, [said]
+
+
+def name_formula(
+    found: Sequence[Similarity], landmarks: Sequence[Floats], side: int
+) -> list[Finding]:
+    """Hold the squares that were found against the tracker's own formula.
+
+    The landmarks it cut by are not saved; those of the fit, detected again on the square, are
+    within a few px of them. So this names the release, and proves nothing more.
+
+    Parameters
+    ----------
+    found
+        The squares.
+    landmarks
+        Of the same frames, (68, 2) px of the frame.
+    side
+        Side of the squares, px.
+
+    """
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64)
+    off = {
+        release: float(np.median([
+            np.abs(square_of(p, side, release)(corners) - square(corners)).max() / square.scale
+            for square, p in zip(found, landmarks, strict=True)
+        ]))
+        for release in _FACTORS
+    }  # fmt: skip
+    release = min(off, key=lambda r: off[r])
+    if not off[release] <= _LIKE_FORMULA * side:
+        return []
+    return [
+        Finding("squares-formula", "info", "squares", "they lie where the formula of releases "
+                f"{release} puts them, within {off[release]:.1f} px (median).", off[release],
+                unit="px")
+    ]  # fmt: skip
 
 
 def mismatch(cut: Image, frame: Image) -> float:

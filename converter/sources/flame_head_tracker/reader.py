@@ -285,7 +285,13 @@ class _Reader:
         self.findings += said
         alignment.require_own_frames(cuts, found, self._neighbour(source))
         maps = [r.similarity for r in found]
-        return self._in_frames(track, maps, source)
+        placed = self._in_frames(track, maps, source)
+        if placed.landmarks is not None:
+            known = np.flatnonzero(np.isfinite(placed.landmarks).all(axis=(1, 2)))
+            self.findings += alignment.name_formula(
+                [maps[i] for i in known], [placed.landmarks[i] for i in known], cuts.size.width
+            )
+        return placed
 
     def _in_frames(self, track: Track, maps: list[Similarity], source: _Source) -> Track:
         size = source.frames.size

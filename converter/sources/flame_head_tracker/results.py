@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.errors import ConventionError, FormatError, MissingInputError
+from converter.errors import ConventionError, FormatError, MissingInputError, UncropError
 from converter.geometry.pixels import Floats, Size
 from converter.media.arrays import read_npz
-from converter.media.files import scan_folder
+from converter.media.files import read_head, scan_folder
 from converter.media.limits import Limits
 from converter.media.pickled import read_pickled
 
@@ -119,7 +119,8 @@ def _folder_of(path: Path) -> Path | None:
     if _holds_results(path):
         return path
     try:
-        inner = sorted(e.name for e in scan_folder(path) if e.is_dir() and e.name[0] != ".")
+        names = sorted(e.name for e in scan_folder(path) if e.name[0] != ".")
+        inner = [name for name in names if os.path.isdir(path / name)]  # links may go in circles
     except (FormatError, MissingInputError):
         return None
     found = [path / name for name in inner[:100] if _holds_results(path / name)]
@@ -142,9 +143,8 @@ def _is_result(path: Path) -> bool:
     if _RESULT.fullmatch(path.name) is None:
         return False
     try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    except OSError:
+        head = read_head(path, 64)  # which no FIFO or device can hold up
+    except UncropError:
         return False
     if path.suffix == ".npy":
         return head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
@@ -162,7 +162,8 @@ def read_arrays(path: Path, names: Collection[str], limits: Limits) -> dict[str,
     wide = replace(limits, elements=max(limits.elements, 3 * limits.image_pixels))
     if path.suffix == ".npz":
         return read_npz(path, wide, only=names)
-    content = read_pickled(path, wide)
+    # Interpreting a pickle takes four times its bytes.
+    content = read_pickled(path, replace(wide, file_bytes=wide.file_bytes // 2))
     if not isinstance(content, dict):
         raise FormatError(path, "a dictionary of arrays", type(content).__name__, _FOREIGN)
     found = {}
