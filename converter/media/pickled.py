@@ -32,11 +32,11 @@ def read_pickled(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Content:
     data = read_bytes(path, limits)
     if not data.startswith(_MARK):
         raise FormatError(path, "a pickle of protocol 2 or later", "another format")
-    content, end = Machine(data, path, limits, _no_storage, len(data)).run()
+
+    def no_storage(key: str, dtype_name: str, n_elements: int) -> tuple[bytes, str] | None:
+        raise UnsafeFileError(path, "a pickle without torch tensors", f"storage {key[:20]!r}")
+
+    content, end = Machine(data, path, limits, no_storage, len(data)).run()
     if end != len(data):
         raise FormatError(path, "one pickle stream", f"{len(data) - end} bytes after it")
     return content
-
-
-def _no_storage(key: str, dtype_name: str, n_elements: int) -> tuple[bytes, str] | None:
-    raise UnsafeFileError("a pickle of arrays", "no torch tensors", f"storage {key[:20]!r}")
