@@ -118,7 +118,7 @@ def in_source_unsaid(track: Track) -> Track:
 @pytest.mark.parametrize("noise", [0.0, 1.5])
 @pytest.mark.parametrize("damage", [naive, in_source_unsaid])
 def test_a_rewritten_K_is_repaired_from_landmarks_alone(damage, noise: float) -> None:  # type: ignore[no-untyped-def]
-    track, _ = make(SWING, noise_px=noise)
+    track, _ = make(SWING[:60], noise_px=noise)
     settled = settle_intrinsics(damage(track))
     np.testing.assert_allclose(settled.track.intrinsics.matrix, track.intrinsics.matrix, rtol=1e-12)
     assert [f.check for f in settled.findings] == ["K-rewritten"]
@@ -127,12 +127,12 @@ def test_a_rewritten_K_is_repaired_from_landmarks_alone(damage, noise: float) ->
     assert rms(errors_deg(fit.track.w2c, track.w2c)) < 0.02 + 0.6 * noise
 
 
-def test_what_has_a_name_is_exact_even_where_it_could_be_estimated() -> None:
-    track, _ = make(SWING[:40], noise_px=1.0)
-    for damage in (naive, in_source_unsaid):
-        settled = settle_intrinsics(damage(track), embedding=own_embedding())
-        found = settled.track.intrinsics.matrix
-        np.testing.assert_allclose(found, track.intrinsics.matrix, rtol=1e-12)
+@pytest.mark.parametrize("seed", range(6))
+def test_what_has_a_name_is_exact_even_where_an_estimate_is_nearer(seed: int) -> None:
+    track, _ = make(SWING[:8], noise_px=1.5, seed=seed)
+    settled = settle_intrinsics(naive(track), embedding=own_embedding())
+    found = settled.track.intrinsics.matrix
+    np.testing.assert_allclose(found, track.intrinsics.matrix, rtol=1e-12)
 
 
 def test_a_right_K_is_left_alone() -> None:
