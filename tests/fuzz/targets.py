@@ -359,6 +359,29 @@ def _read_lms(path: Path) -> object:
     return read_lms(path)
 
 
+def _colmap() -> Read:
+    """The three text files of a COLMAP model, put behind each other."""
+    from converter.targets.colmap.model import read_text
+
+    folder = _scratch() / "colmap"
+    folder.mkdir(exist_ok=True)
+
+    def function(data: bytes) -> object:
+        parts = [*data.split(b"---\n", 2), b"", b""]
+        for name, part in zip(("cameras", "images", "points3D"), parts, strict=False):
+            (folder / f"{name}.txt").write_bytes(part)
+        return read_text(folder)
+
+    return function
+
+
+_COLMAP = (
+    b"# cameras\n1 PINHOLE 640 480 500.5 500.5 320.0 240.0\n---\n# images\n"
+    b"1 1.0 0.0 0.0 0.0 0.1 0.2 0.3 1 a.png\n\n2 0.9 0.1 0.0 0.0 0.1 0.2 0.3 1 b.png\n\n---\n"
+    b"# points\n1 0.0 0.5 1.0 255 0 10 0\n2 0.0 0.5 1.5 255 0 10 0\n"
+)
+
+
 # --- bundles and models -------------------------------------------------------------------------
 
 
@@ -423,6 +446,7 @@ TARGETS = {
                          ("converter.targets.gaussiantalker.check",)),
     "lms": Target(_by_path("x.lms", _read_lms), lambda: [b"1.5 2.25\n" * 68],
                   ("converter.targets.gaussiantalker.landmarks",)),
+    "colmap": Target(_colmap, lambda: [_COLMAP], ("converter.targets.colmap.model",)),
     "record": Target(_record, _records, ("converter.bundle.record",)),
     "bundle": Target(_by_path("x.h5", _read_bundle), _bundles, ("converter.bundle.read",
                                                                 "converter.bundle.hdf5")),
@@ -440,5 +464,7 @@ def hostile(name: str) -> Iterator[bytes]:
         yield from (streams.stream_of(code) for code in streams.STREAMS.values())
     elif name in ("flame", "pickled"):
         yield from (streams.stream_of(code) for code in streams.FORGED.values())
+    elif name == "colmap":
+        yield _COLMAP.replace(b" 1 a.png", b" " + b"9" * 5000 + b" a.png")
     elif name == "bbox":
         yield from (make() for make, _, _ in archives.BROKEN.values())

@@ -63,6 +63,7 @@ READERS = {
     "converter.bundle.hdf5": "bundle",
     "converter.targets.gaussiantalker.check": "transforms",
     "converter.targets.gaussiantalker.landmarks": "lms",
+    "converter.targets.colmap.model": "colmap",
     "converter.sources.metrical_tracker.lost_crops": "lms",
     "converter.validation.tracked": "series",
     "fitting.crop.sequences": "image",

@@ -149,7 +149,8 @@ def _float(text: str, folder: Path) -> float:
 
 
 def _camera_id(text: str, n_cameras: int, folder: Path) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= n_cameras:
+    # Python refuses to convert thousands of digits, by a ValueError.
+    if not text.isdecimal() or len(text) > 12 or not 1 <= int(text) <= n_cameras:
         raise FormatError(folder / "images.txt", f"a camera from 1 to {n_cameras}", text[:40])
     return int(text)
 
