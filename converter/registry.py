@@ -47,7 +47,7 @@ class ReadOptions:
         Frames per second at which the tracker extracted the video.
     skip_damaged
         Leave out frames whose files cannot be read, instead of stopping.
-    hold_K
+    hold_intrinsics
         Hold K against meshes and landmarks, and repair or refuse one that contradicts them. What
         fits cameras again does so itself, with more to go by.
     hash_inputs
@@ -63,7 +63,7 @@ class ReadOptions:
     begin_frames: int | None = None
     fps: float | None = None
     skip_damaged: bool = False
-    hold_K: bool = True
+    hold_intrinsics: bool = True
     hash_inputs: bool = True
     limits: Limits = DEFAULT_LIMITS
     progress: Progress = no_progress

@@ -38,7 +38,7 @@ class TrackArguments(PlaceArguments):
         self,
         *,
         hash_inputs: bool = True,
-        hold_K: bool = True,
+        hold_intrinsics: bool = True,
         progress: Progress = no_progress,
     ) -> ReadOptions:
         """Return them as a source takes them."""
@@ -49,7 +49,7 @@ class TrackArguments(PlaceArguments):
             begin_frames=self.begin_frames,
             fps=self.fps,
             skip_damaged=self.skip_damaged,
-            hold_K=hold_K,
+            hold_intrinsics=hold_intrinsics,
             hash_inputs=hash_inputs,
             progress=progress,
         )

@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
             for path in (command.out, *_reports(command.out)):
                 require_free(path, command.overwrite)
         source = registry.detect_source(command.track)
-        options = command.read_options(hold_K=False, progress=reporter.progress)
+        options = command.read_options(hold_intrinsics=False, progress=reporter.progress)
         track = _with_flame(command, source.read(command.track, options))
         reporter.steps(track.provenance.steps)
         reporter.findings(track.findings)

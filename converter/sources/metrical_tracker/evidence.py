@@ -28,12 +28,12 @@ _LAGS = tuple(range(-2, 4))
 
 
 def settle_image_space(
-    track: Track, *, spread: bool, hold_K: bool = True
+    track: Track, *, spread: bool, hold_intrinsics: bool = True
 ) -> tuple[Track, list[Finding]]:
     """Hold K against the landmarks, and the crop against the source frames.
 
     ``spread``: look at source frames all over the track, not only at its first ones (a video has
-    to be decoded up to the last one looked at). ``hold_K``: False takes K as it is.
+    to be decoded up to the last one looked at). ``hold_intrinsics``: False takes K as it is.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def settle_image_space(
         were not cut from these source frames by this bbox.
 
     """
-    track, findings = _settle_K(track) if hold_K else (track, [])
+    track, findings = _settle_K(track) if hold_intrinsics else (track, [])
     return track, findings + _check_crop_pixels(track, spread)
 
 

@@ -152,7 +152,7 @@ class _Reader(TrackFiles):
         numbering = self._numbering(ids, crop)
         track = self._track(payloads, cameras, crop, numbering)
         track, evidence = settle_image_space(
-            track, spread=self._looks_everywhere(), hold_K=self.options.hold_K
+            track, spread=self._looks_everywhere(), hold_intrinsics=self.options.hold_intrinsics
         )
         self.findings += evidence
         if numbering is not None and not numbering.by_content:
