@@ -17,6 +17,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import CodeType, FrameType
@@ -75,7 +76,13 @@ def _run_atheris(target: str, seconds: float) -> dict[str, Any]:
     crashes.mkdir(parents=True, exist_ok=True)
     before = set(crashes.iterdir())
     command = [sys.executable, "-m", "tests.fuzz.run", target, "--inner", "--seconds", str(seconds)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False)
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="uncrop-fuzz-", dir=memory) as scratch:
+        # libFuzzer ends its process without cleaning up.
+        done = subprocess.run(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, check=False,
+            env={**os.environ, "UNCROP_FUZZ_SCRATCH": scratch},
+        )  # fmt: skip
     text = done.stderr.decode("utf-8", "replace")
     found = sorted(path.name for path in set(crashes.iterdir()) - before)
     stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", text))

@@ -48,7 +48,7 @@ _SCRATCH: list[Path] = []
 def _scratch() -> Path:
     """A folder for readers that want a path, in memory where there is such a thing."""
     if not _SCRATCH:
-        memory = Path("/dev/shm")
+        memory = Path(os.environ.get("UNCROP_FUZZ_SCRATCH", "/dev/shm"))
         place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
         _SCRATCH.append(Path(tempfile.mkdtemp(prefix="uncrop-fuzz-", dir=place)))
     return _SCRATCH[0]
