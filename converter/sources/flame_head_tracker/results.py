@@ -116,25 +116,26 @@ def _folder_of(path: Path) -> Path | None:
         return path.parent if _is_result(path) else None
     if not os.path.isdir(path):
         return None
-    if _holds_results(path):
+    names = _names(path)
+    if _holds_results(path, names):
         return path
-    try:
-        names = sorted(e.name for e in scan_folder(path) if e.name[0] != ".")
-        inner = [name for name in names if os.path.isdir(path / name)]  # links may go in circles
-    except (FormatError, MissingInputError):
-        return None
-    found = [path / name for name in inner[:100] if _holds_results(path / name)]
+    inner = [n for n in names if n[0] != "." and os.path.isdir(path / n)]  # links may go in circles
+    found = [path / n for n in inner[:100] if _holds_results(path / n, _names(path / n))]
     return found[0] if len(found) == 1 else None
 
 
-def _holds_results(folder: Path) -> bool:
+def _names(folder: Path) -> list[str]:
+    """Names in a folder, sorted; none if it may not be listed."""
     try:
-        names = [e.name for e in scan_folder(folder)]
+        return sorted(e.name for e in scan_folder(folder))
     except (FormatError, MissingInputError):
-        return False
+        return []
+
+
+def _holds_results(folder: Path, names: list[str]) -> bool:
     if any(name.endswith(".frame") for name in names):
         return False  # a fork of metrical-tracker keeps .npz beside its .frame files
-    first = next((name for name in sorted(names) if _RESULT.fullmatch(name)), None)
+    first = next((name for name in names if _RESULT.fullmatch(name)), None)
     return first is not None and _is_result(folder / first)
 
 
