@@ -27,11 +27,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from converter.findings import Finding
-from converter.registry import Progress, Written
-from converter.track import Track
+from converter.dataset.target import FolderTarget
 
 Flavour = Literal["splattingavatar", "imavatar", "monogaussianavatar", "pointavatar"]
 
@@ -53,33 +51,9 @@ class Options:
     """What the matte's file names count: .frame numbers, images from 1, or places from 0."""
 
 
-class FlameParams:
-    """Target ``flame_params``."""
-
-    name = "flame_params"
-    summary = "flame_params.json for SplattingAvatar, IMavatar, MonoGaussianAvatar, PointAvatar"
-    options = Options
-
-    def require(self, track: Track, options: Any) -> None:
-        """Raise TargetError or MissingInputError if the track lacks what the dataset needs."""
-        from converter.targets.flame_params.dataset import make_plan
-
-        make_plan(track, options)
-
-    def write(
-        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
-    ) -> Written:
-        """Write the dataset whole or not at all; see `dataset.write_dataset`."""
-        from converter.targets.flame_params.dataset import make_plan, write_dataset
-
-        plan = make_plan(track, options)
-        return write_dataset(plan, out, options, overwrite=overwrite, progress=progress)
-
-    def check(self, out: Path) -> list[Finding]:
-        """Re-read the file as its reader does, and reproject."""
-        from converter.targets.flame_params.check import check_dataset
-
-        return check_dataset(out)
-
-
-TARGET = FlameParams()
+TARGET = FolderTarget(
+    name="flame_params",
+    summary="flame_params.json for SplattingAvatar, IMavatar, MonoGaussianAvatar, PointAvatar",
+    options=Options,
+    package=__name__,
+)

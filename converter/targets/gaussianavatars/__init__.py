@@ -19,12 +19,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from converter.dataset.options import CanvasOptions
-from converter.findings import Finding
-from converter.registry import Progress, Written
-from converter.track import Track
+from converter.dataset.target import FolderTarget
 
 
 @dataclass(frozen=True)
@@ -40,33 +38,9 @@ class Options(CanvasOptions):
     """What the matte's file names count: .frame numbers, images from 1, or places from 0."""
 
 
-class GaussianAvatars:
-    """Target ``gaussianavatars``."""
-
-    name = "gaussianavatars"
-    summary = "dataset folder for GaussianAvatars, or with --flavour vhap for VHAP"
-    options = Options
-
-    def require(self, track: Track, options: Any) -> None:
-        """Raise TargetError or MissingInputError if the track lacks what the dataset needs."""
-        from converter.targets.gaussianavatars.dataset import make_plan
-
-        make_plan(track, options)
-
-    def write(
-        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
-    ) -> Written:
-        """Write the dataset whole or not at all; see `dataset.write_dataset`."""
-        from converter.targets.gaussianavatars.dataset import make_plan, write_dataset
-
-        plan = make_plan(track, options)
-        return write_dataset(plan, out, options, overwrite=overwrite, progress=progress)
-
-    def check(self, out: Path) -> list[Finding]:
-        """Re-read the dataset as its loader does, and reproject."""
-        from converter.targets.gaussianavatars.check import check_dataset
-
-        return check_dataset(out)
-
-
-TARGET = GaussianAvatars()
+TARGET = FolderTarget(
+    name="gaussianavatars",
+    summary="dataset folder for GaussianAvatars, or with --flavour vhap for VHAP",
+    options=Options,
+    package=__name__,
+)

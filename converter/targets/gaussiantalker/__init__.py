@@ -16,43 +16,13 @@ origin; principal point = image centre, one focal length for all frames.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from converter.findings import Finding
-from converter.registry import Progress, Written
+from converter.dataset.target import FolderTarget
 from converter.targets.gaussiantalker.options import Options
-from converter.track import Track
 
-
-class GaussianTalker:
-    """Target ``gaussiantalker``."""
-
-    name = "gaussiantalker"
-    summary = "dataset folder for GaussianTalker (also read by ER-NeRF and its relatives)"
-    options = Options
-
-    def require(self, track: Track, options: Any) -> None:
-        """Raise TargetError or MissingInputError if the track lacks what the dataset needs."""
-        from converter.targets.gaussiantalker.plan import make_plan
-
-        make_plan(track, options)
-
-    def write(
-        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
-    ) -> Written:
-        """Write the dataset whole or not at all; see `dataset.write_dataset`."""
-        from converter.targets.gaussiantalker.dataset import write_dataset
-        from converter.targets.gaussiantalker.plan import make_plan
-
-        plan = make_plan(track, options)
-        return write_dataset(plan, out, options, overwrite=overwrite, progress=progress)
-
-    def check(self, out: Path) -> list[Finding]:
-        """Re-read the dataset as GaussianTalker's loader does, and reproject."""
-        from converter.targets.gaussiantalker.check import check_dataset
-
-        return check_dataset(out)
-
-
-TARGET = GaussianTalker()
+TARGET = FolderTarget(
+    name="gaussiantalker",
+    summary="dataset folder for GaussianTalker (also read by ER-NeRF and its relatives)",
+    options=Options,
+    package=__name__,
+    plan="converter.targets.gaussiantalker.plan:make_plan",
+)

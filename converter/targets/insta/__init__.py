@@ -20,13 +20,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from converter.dataset.scene import SceneOptions
+from converter.dataset.target import FolderTarget
 from converter.dataset.view import Space
-from converter.findings import Finding
-from converter.registry import Progress, Written
-from converter.track import Track
 
 
 @dataclass(frozen=True)
@@ -45,33 +42,9 @@ class Options(SceneOptions):
     """Frames at the end that are kept for testing. Default: 350, or a tenth of a short track."""
 
 
-class Insta:
-    """Target ``insta``."""
-
-    name = "insta"
-    summary = "folder for INSTA, INSTA-pytorch and GaussianBlendshapes"
-    options = Options
-
-    def require(self, track: Track, options: Any) -> None:
-        """Raise TargetError or MissingInputError if the track lacks what the dataset needs."""
-        from converter.targets.insta.dataset import make_plan
-
-        make_plan(track, options)
-
-    def write(
-        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
-    ) -> Written:
-        """Write the dataset whole or not at all; see `dataset.write_dataset`."""
-        from converter.targets.insta.dataset import make_plan, write_dataset
-
-        plan = make_plan(track, options)
-        return write_dataset(plan, out, options, overwrite=overwrite, progress=progress)
-
-    def check(self, out: Path) -> list[Finding]:
-        """Re-read the dataset as INSTA and GaussianBlendshapes do, and reproject."""
-        from converter.targets.insta.check import check_dataset
-
-        return check_dataset(out)
-
-
-TARGET = Insta()
+TARGET = FolderTarget(
+    name="insta",
+    summary="folder for INSTA, INSTA-pytorch and GaussianBlendshapes",
+    options=Options,
+    package=__name__,
+)

@@ -19,43 +19,13 @@ What is written: the tracker's `save_checkpoint`, tracker.py:186-210.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from converter.findings import Finding
-from converter.registry import Progress, Written
+from converter.dataset.target import FolderTarget
 from converter.targets.metrical_tracker.options import Options
-from converter.track import Track
 
-
-class MetricalTracker:
-    """Target ``metrical_tracker``."""
-
-    name = "metrical_tracker"
-    summary = "metrical-tracker's own folders, for repaired, re-cropped and imported tracks"
-    options = Options
-
-    def require(self, track: Track, options: Any) -> None:
-        """Raise TargetError or MissingInputError if the layout cannot hold the track."""
-        from converter.targets.metrical_tracker.plan import make_plan
-
-        make_plan(track, options)
-
-    def write(
-        self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
-    ) -> Written:
-        """Write the folders whole or not at all; see `dataset.write_dataset`."""
-        from converter.targets.metrical_tracker.dataset import write_dataset
-        from converter.targets.metrical_tracker.plan import make_plan
-
-        plan = make_plan(track, options)
-        return write_dataset(plan, out, options, overwrite=overwrite, progress=progress)
-
-    def check(self, out: Path) -> list[Finding]:
-        """Re-read every file as the tracker's consumers do, and reproject both camera blocks."""
-        from converter.targets.metrical_tracker.check import check_dataset
-
-        return check_dataset(out)
-
-
-TARGET = MetricalTracker()
+TARGET = FolderTarget(
+    name="metrical_tracker",
+    summary="metrical-tracker's own folders, for repaired, re-cropped and imported tracks",
+    options=Options,
+    package=__name__,
+    plan="converter.targets.metrical_tracker.plan:make_plan",
+)
