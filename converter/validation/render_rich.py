@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -29,7 +30,9 @@ def render_rich(reports: Sequence[Report], *, max_rows: int = _MAX_ROWS) -> list
     Long runs are cut, worst first, and every cut is said.
     """
     worst_first = sorted(reports, key=badness)
-    parts: list[RenderableType] = [_tracks(worst_first[:max_rows])]
+    below = _common_folder([report.path for report in reports])
+    parts: list[RenderableType] = [_dim(f"below {printable(below)}")] if below else []
+    parts.append(_tracks(worst_first[:max_rows], below))
     if len(reports) > max_rows:
         parts.append(_dim(f"... and {len(reports) - max_rows} more tracks, none of them worse"))
     if len(reports) == 1:
@@ -46,7 +49,7 @@ def badness(report: Report) -> tuple[int, ...]:
     return (-unreadable, *(-report.count(severity) for severity in SEVERITIES))
 
 
-def _tracks(reports: Sequence[Report]) -> RenderableType:
+def _tracks(reports: Sequence[Report], below: str) -> RenderableType:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -63,7 +66,7 @@ def _tracks(reports: Sequence[Report]) -> RenderableType:
         counts = [_number(report.count(severity), severity) for severity in SEVERITIES]
         worst = report.findings[0] if report.worst in ("error", "warning") else None
         table.add_row(
-            Text(printable(report.path)),
+            Text(printable(os.path.relpath(report.path, below) if below else report.path)),
             Text(report.kind, STYLES["error"] if report.kind == "unreadable" else ""),
             Text(str(report.n_frames) if report.n_frames else "-"),
             *counts,
@@ -71,6 +74,17 @@ def _tracks(reports: Sequence[Report]) -> RenderableType:
             Text("fine", "green") if worst is None else Text(worst.check, STYLES[worst.severity]),
         )
     return table
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """The folder that all paths share and that need not stand in every row; empty if there is none.
+
+    A single path stays whole, to be copied from the terminal.
+    """
+    if len(set(paths)) < 2 or len({os.path.isabs(path) for path in paths}) > 1:
+        return ""
+    below = os.path.commonpath(paths)
+    return "" if below in ("", os.sep) or below in paths else below
 
 
 def render_fixes(
