@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from converter import registry
+from converter.batch import NAME
 from converter.batch.discover import Found
 from converter.batch.executors import Executor, Failure
 from converter.errors import FormatError
@@ -19,9 +20,6 @@ from converter.findings import Finding
 from converter.media.atomic import require_free
 from converter.media.manifest import MANIFEST
 from converter.registry import Progress, ReadOptions, Written, no_progress
-
-NAME = "{name}"
-"""What stands for a track's name in the output of several."""
 
 
 @dataclass(frozen=True, slots=True)

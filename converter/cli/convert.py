@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from converter import registry
-from converter.batch.converting import NAME
+from converter.batch import NAME
 from converter.cli.arguments import TrackArguments
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from converter.dataset.canvas import Canvas
 from converter.dataset.images import draw_images
 from converter.dataset.matte import Matte
-from converter.dataset.options import require_bounds
+from converter.dataset.options import SceneOptions, require_bounds
 from converter.dataset.proof import proof_sheet, require_aligned
 from converter.dataset.record import Reference, options_facts
 from converter.dataset.reprojection import compare_projections, compare_refitted
 from converter.dataset.view import (
-    ViewOptions,
     choose_view,
     head_points,
     landmarks_on,
@@ -38,18 +37,6 @@ from converter.registry import Missing, Progress
 from converter.track import Image, Track
 
 REPROJECTION_LIMIT_PX = 0.02
-
-
-@dataclass(frozen=True)
-class SceneOptions(ViewOptions):
-    """Options of targets that write a static scene."""
-
-    matte: Path | None = None
-    """Mattes as grey PNG, 255 is the person, at source or crop size: they become the masks."""
-    matte_names: Literal["auto", "frame", "image", "position"] = "auto"
-    """What the matte's file names count: .frame numbers, images from 1, or places from 0."""
-    quality: int = 95
-    """JPEG quality of the written images, 1 to 100."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ it as well.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.dataset.canvas import Canvas, choose_canvas
-from converter.dataset.options import CanvasOptions
+from converter.dataset.options import CanvasOptions, ViewOptions
 from converter.dataset.record import canvas_facts
 from converter.dataset.stand_in import StandInHead
 from converter.errors import MissingInputError, TargetError
@@ -24,23 +24,8 @@ from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.track import Meshes, Track
 
-Space = Literal["auto", "source", "crop", "window"]
 _MIN_SIDE, _MAX_SIDE = 64, 4096
 _N_FACE_POINTS = 96
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """Which images are written."""
-
-    space: Space = "auto"
-    """Which images are written.
-    auto: the source frames where there are any and their crop is known, else the crops.
-    source: the source frames as they are.
-    crop: the tracker's crops; of another --size, cut from the source frames where there are any.
-    window: native pixels around the principal point, which is then the image centre."""
-    size: int | None = None
-    """Side of the crops, px; crop only. Default: the tracker's."""
 
 
 @dataclass(frozen=True, slots=True)

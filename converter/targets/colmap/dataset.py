@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.dataset.options import SceneOptions
 from converter.dataset.proof import require_clean
 from converter.dataset.record import write_record
 from converter.dataset.scene import (
     Scene,
-    SceneOptions,
     head_cloud,
     missing_mattes,
     require_scene_aligned,

@@ -13,11 +13,10 @@ from converter.dataset.canvas import Canvas, choose_canvas
 from converter.dataset.images import draw_images
 from converter.dataset.landmarks import settle_landmarks
 from converter.dataset.matte import Matte
-from converter.dataset.options import CanvasOptions
+from converter.dataset.options import CanvasOptions, ViewOptions
 from converter.dataset.proof import proof_sheet, require_aligned, require_clean
 from converter.dataset.record import options_facts, write_record
 from converter.dataset.view import (
-    ViewOptions,
     choose_view,
     head_points,
     meshes_for_proof,

@@ -17,11 +17,10 @@ from converter.dataset.canvas import Canvas, choose_canvas, residual_lines
 from converter.dataset.doubts import canvas_doubts
 from converter.dataset.images import draw_images
 from converter.dataset.matte import Matte, on_white
+from converter.dataset.options import Space, ViewOptions
 from converter.dataset.proof import proof_sheet, require_aligned, require_clean
 from converter.dataset.record import options_facts, write_record
 from converter.dataset.view import (
-    Space,
-    ViewOptions,
     choose_view,
     head_points,
     landmarks_on,

@@ -21,9 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.dataset.scene import SceneOptions
+from converter.dataset.options import SceneOptions, Space
 from converter.dataset.target import FolderTarget
-from converter.dataset.view import Space
 
 
 @dataclass(frozen=True)

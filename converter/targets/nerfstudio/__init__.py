@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converter.dataset.scene import SceneOptions
+from converter.dataset.options import SceneOptions
 from converter.dataset.target import FolderTarget
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from converter.dataset.options import SceneOptions
 from converter.dataset.proof import require_clean
 from converter.dataset.record import write_record
 from converter.dataset.scene import (
     Scene,
-    SceneOptions,
     head_cloud,
     missing_mattes,
     require_scene_aligned,
