@@ -19,6 +19,7 @@ from converter.cli.exits import EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import ConventionError, FormatError, MissingInputError
 from converter.media.atomic import replace_file, require_free
+from converter.media.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from converter.track import Track
@@ -65,7 +66,7 @@ class FitArguments(TrackArguments):
     overwrite: bool = False
     """Replace an earlier output."""
     dry_run: bool = False
-    """Fit and report on the terminal, write nothing."""
+    """Fit and report on the terminal, check OUT, write nothing."""
     quiet: bool = False
     """Print warnings and errors only."""
     json: bool = False
@@ -86,9 +87,9 @@ def run(arguments: list[str]) -> int:
     from fitting.pose.refit import require_residual
 
     with Reporter(quiet=command.quiet, json=command.json) as reporter:
-        if not command.dry_run:
-            for path in (command.out, *_reports(command.out)):
-                require_free(path, command.overwrite)
+        require_free(command.out, command.overwrite, MANIFEST)
+        for path in _reports(command.out):
+            require_free(path, command.overwrite)
         source = registry.detect_source(command.track)
         options = command.read_options(hold_intrinsics=False, progress=reporter.progress)
         track = _with_flame(command, source.read(command.track, options))

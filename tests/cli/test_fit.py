@@ -142,6 +142,20 @@ def test_bad_input_leaves_nothing_behind(
     assert fit(track, "-o", out, "--overwrite", "--quiet") == 0
 
 
+def test_a_folder_of_its_own_is_replaced_only_on_request(
+    track: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mended"
+    assert fit(track, "-o", out, "--quiet") == 0
+    for also in ([], ["--dry-run"]):
+        assert fit(track, "-o", out, *also) == 3
+        assert "add --overwrite" in capsys.readouterr().err
+    assert fit(track, "-o", out, "--overwrite", "--quiet") == 0
+    (out / "mine.txt").write_text("mine")
+    assert fit(track, "-o", out, "--overwrite", "--quiet") == 3
+    assert (out / "mine.txt").read_text() == "mine"
+
+
 # ------------------------------------------------------------------ models of the user's
 @pytest.fixture
 def bare(tmp_path: Path) -> tuple[Path, Path, Path]:

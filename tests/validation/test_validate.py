@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from converter.registry import ReadOptions
+from converter.registry import ReadOptions, read_track, write_track
 from converter.validation.catalogue import CATALOGUE
 from converter.validation.checking import run_checks
 from converter.validation.illustrate import pictures_of, series_of
@@ -19,7 +19,7 @@ from converter.validation.tracked import Tracked
 from converter.validation.validate import ValidateOptions, validate
 from fixtures.defects import DEFECTS, edit, edit_all
 from tests.conftest import MakeTrack
-from tests.validation.conftest import CopyOf
+from tests.validation.conftest import SPEC, CopyOf
 
 QUIET = ReadOptions(hash_inputs=False)
 
@@ -71,6 +71,18 @@ def test_what_cannot_run_says_why(copy_of: CopyOf) -> None:
     assert all(skipped.values())
     passed = {r.check: r.n_examined for r in report.results if r.status == "passed"}
     assert {c for c, n in passed.items() if not n} <= {"files-damaged"}
+
+
+def test_images_that_begin_late_are_held_against_their_own_video_frames(
+    make_track: MakeTrack, tmp_path: Path
+) -> None:
+    folder, _ = make_track(**{**SPEC, "source": "video"})
+    made = tmp_path / "made"
+    write_track(read_track(folder), "metrical_tracker", made)
+    names = sorted(p.name for p in made.glob("input/*/images/*"))
+    assert names[0] != "00001.png"  # the frame before begin_frames was never tracked
+    pixels = next(r for r in validate(made).results if r.check == "crop-pixels")
+    assert (pixels.status, pixels.findings) == ("passed", ())
 
 
 def test_a_folder_without_frames_is_still_a_report(copy_of: CopyOf) -> None:

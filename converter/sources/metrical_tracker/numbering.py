@@ -7,6 +7,7 @@ and the tracker dumps every image it fitted under the frame's own number
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,17 @@ class Images:
     count: int
     read: Callable[[int], Image]
     random_access: bool
+
+
+def video_places(images: Sequence[Path]) -> list[int]:
+    """Place in the video, from 0, of every image in ``sorted(images)``.
+
+    ffmpeg names its images from 00001 on; other names can only be counted.
+    """
+    numbered = all(re.fullmatch(r"\d{5,12}", image.stem, re.A) for image in images)
+    if not images or not numbered or int(images[0].stem) == 0:
+        return list(range(len(images)))
+    return [int(image.stem) - 1 for image in images]
 
 
 def find_numbering(

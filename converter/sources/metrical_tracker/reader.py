@@ -50,7 +50,12 @@ from converter.sources.metrical_tracker.files import (
 )
 from converter.sources.metrical_tracker.folders import find_folders
 from converter.sources.metrical_tracker.lost_bbox import numbered_crops, recover_or_say
-from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
+from converter.sources.metrical_tracker.numbering import (
+    Images,
+    Numbering,
+    find_numbering,
+    video_places,
+)
 from converter.sources.metrical_tracker.payload import FramePayload, frame_from, read_frame
 from converter.track import Flame, Frames, InputFile, Provenance, Track, VideoFile
 
@@ -457,11 +462,8 @@ class _Reader(TrackFiles):
                     "Give --source with the frames this track was made from, or the video.",
                 )
             return [places[n] for n in names]
-        # ffmpeg names its images from 00001 on; other names can only be counted.
-        numbered = all(re.fullmatch(r"\d{5,12}", p.stem, re.A) for p in self.images)
-        if not numbered or int(self.images[0].stem) == 0:
-            return positions
-        return [int(n) - 1 for n in names]
+        shown = video_places(self.images)
+        return [shown[p] for p in positions]
 
     # --- the record ---------------------------------------------------------------------------
 

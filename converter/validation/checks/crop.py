@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from converter.errors import UncropError
 from converter.geometry.crop import BBox, Crop
 from converter.media.images import render_crop
+from converter.media.video import VideoFrames
 from converter.sources.metrical_tracker.evidence import (
     SAME_GREY_LEVELS,
     CropDifferences,
     crop_differences,
     frame_groups,
 )
+from converter.sources.metrical_tracker.numbering import video_places
 from converter.sources.metrical_tracker.reader import box_of_corners
 from converter.track import Frames
 from converter.validation.checking import check
@@ -179,7 +181,12 @@ def _sequences(track: Tracked) -> tuple[Frames, Frames, list[range]]:
     video = track.files.video
     if video is None:
         raise CheckSkipped("there are neither source frames nor a video")
-    n = min(len(images), len(video))
+    shown = [place for place in video_places(images) if place < len(video)]
+    if not shown:
+        raise CheckSkipped(f"the video is over before image {images[0].stem}")
+    n = len(shown)
+    if shown != list(range(n)):  # images of frames that nobody tracked are gone
+        video = VideoFrames(video.path, track.files.fps, shown)
     if track.thorough:
         return video, kept, [range(n)]
     return video, kept, [range(s, s + 3) for s in _VIDEO_GROUPS if s + 3 <= n] or [range(n)]
