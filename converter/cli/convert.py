@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,11 +61,11 @@ def run(arguments: list[str]) -> int:
     target = registry.target(command.to)
     with Reporter(quiet=command.quiet, json=command.json) as reporter:
         source = registry.detect_source(path)
+        require_free(command.out, command.overwrite, MANIFEST)
         track = source.read(path, command.read_options(progress=reporter.progress))
         reporter.steps(track.provenance.steps)
         reporter.findings(track.findings)
         if command.dry_run:
-            require_free(command.out, command.overwrite, MANIFEST)
             target.require(track, options)
             written = Written(command.out, ("dry run: everything needed is there",))
         else:
@@ -87,6 +88,9 @@ def _usage_error(command: ConvertArguments) -> str | None:
     if len(command.tracks) > 1 and NAME not in str(command.out):
         n = len(command.tracks)
         return f"{n} tracks need an output each: put {NAME} into -o, as in -o sets/{NAME}."
+    unknown = re.search(r"\{\w*\}", str(command.out).replace(NAME, ""))
+    if unknown is not None:
+        return f"-o: expected {NAME} for the name of each track, found {unknown[0]}."
     return None
 
 
@@ -153,7 +157,7 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     names = registry.names("targets")
     chosen = _target_name(arguments)
     if chosen and chosen.replace("-", "_") not in names:
-        near = difflib.get_close_matches(chosen, names, n=1)
+        near = difflib.get_close_matches(chosen, names, n=1, cutoff=0.7)
         hint = f" Did you mean {near[0]}?" if near else ""
         print(
             f"convert: --to: expected one of {', '.join(names)}, found {printable(chosen)}.{hint}",

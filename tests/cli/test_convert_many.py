@@ -35,6 +35,12 @@ def three(fixtures_dir: Path, tmp_path: Path) -> Path:
     return top
 
 
+def test_braces_that_mean_nothing_are_no_folder(fixtures_dir: Path, tmp_path: Path) -> None:
+    done = convert(fixtures_dir / "sample", "--to", "bundle", "-o", tmp_path / "{nam}.h5")
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "found {nam}." in done.stderr
+
+
 def test_one_that_is_refused_does_not_end_the_others(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "sets" / "{name}.h5"
     done = convert(three, "--to", "bundle", "-o", out, "--json", "--jobs", 2)
