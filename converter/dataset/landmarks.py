@@ -5,9 +5,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.errors import TargetError
+from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats
+from converter.track import Track
+
+
+def require_landmarks(track: Track) -> Floats:
+    """Return the track's landmarks (N, 68, 2); raises MissingInputError if it has none."""
+    if track.landmarks is None:
+        raise MissingInputError(
+            track.name, "landmarks (kpt/NNNNN.npy in the actor folder)", "none",
+            "Give --actor DIR with the folder that holds kpt/.",
+        )  # fmt: skip
+    return track.landmarks
 
 
 def settle_landmarks(

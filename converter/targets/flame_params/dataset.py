@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from converter.dataset.canvas import Canvas, choose_canvas
 from converter.dataset.images import draw_images
-from converter.dataset.landmarks import settle_landmarks
+from converter.dataset.landmarks import require_landmarks, settle_landmarks
 from converter.dataset.matte import Matte
 from converter.dataset.options import CanvasOptions, ViewOptions
 from converter.dataset.proof import proof_sheet, require_aligned, require_clean
@@ -73,19 +73,13 @@ def make_plan(track: Track, options: Options) -> Plan:
             track.name, "FLAME shape and expression; the avatar is driven by them", "none",
             "Track with a FLAME tracker.",
         )  # fmt: skip
-    if track.landmarks is None:
-        raise MissingInputError(
-            track.name, "landmarks (kpt/NNNNN.npy in the actor folder)", "none",
-            "Give --actor DIR with the folder that holds kpt/.",
-        )  # fmt: skip
+    landmarks = require_landmarks(track)
     canvas, findings = _images_of(track, options)
     k = one_intrinsics(canvas)
     if k is None:
         raise TargetError(track.name, "one K for all frames", "K that differs between frames")
     times = np.arange(len(track)) / track.fps if track.times is None else track.times
-    positions, filled, more = settle_landmarks(
-        track.landmarks, times, _MAX_GAP, f"{track.name}: kpt"
-    )
+    positions, filled, more = settle_landmarks(landmarks, times, _MAX_GAP, f"{track.name}: kpt")
     matte = None
     if options.matte is not None:
         if not options.matte.is_dir():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from converter.dataset.canvas import Canvas, choose_canvas
 from converter.dataset.doubts import canvas_doubts, face_doubts
-from converter.dataset.landmarks import settle_landmarks
+from converter.dataset.landmarks import require_landmarks, settle_landmarks
 from converter.dataset.options import require_bounds
 from converter.dataset.parsing import Parsing
 from converter.dataset.stand_in import meshes_or_stand_in, stand_in_findings
@@ -131,12 +131,7 @@ def _require_parts(track: Track) -> tuple[Meshes, Floats, Floats]:
             track.name, "which image belongs to which frame", "nothing that shows it",
             "Give --begin-frames N (the tracker's default is 0), or --actor DIR with its images/.",
         )  # fmt: skip
-    if track.landmarks is None:
-        raise MissingInputError(
-            track.name, "landmarks (kpt/NNNNN.npy in the actor folder)", "none",
-            "Give --actor DIR with the folder that holds kpt/.",
-        )  # fmt: skip
-    return meshes, track.landmarks, track.times
+    return meshes, require_landmarks(track), track.times
 
 
 def _parsing(options: Options, track: Track, canvas: Canvas) -> Parsing | None:
