@@ -13,13 +13,15 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from converter.errors import FormatError, MissingInputError
 from converter.findings import Finding
 from converter.media.files import scan_folder
 from converter.media.limits import DEFAULT_LIMITS, Limits
-from converter.track import Track
+
+if TYPE_CHECKING:
+    from converter.track import Track
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """``progress(stage, done, total)``: called as work goes on; may be called very often."""

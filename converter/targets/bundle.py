@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from converter.findings import Finding
 from converter.registry import Progress, Written
-from converter.track import Track
+
+if TYPE_CHECKING:
+    from converter.track import Track
 
 
 @dataclass(frozen=True)
