@@ -16,6 +16,9 @@ from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.track import Image
 
 _BAND_ROWS = 32
+_SUMMED_ROWS = 128
+"""Rows of an image that are summed at once, roughly; their float32 stays in the cache."""
+
 _ONE_THREAD = 1 << 18
 """Products of more multiplications are spread over threads by OpenBLAS; frames already are."""
 
@@ -32,7 +35,8 @@ def resample(
 
     Bicubic with a = -1/2, which reproduces linear ramps exactly and so moves nothing (OpenCV's
     a = -3/4 moves edges by up to 0.05 px); when shrinking, the kernel is widened against aliasing.
-    A whole-pixel shift copies pixels unchanged.
+    A whole-pixel shift copies pixels unchanged. Another scale sums rows, rounds them to 8 bits, and
+    sums columns.
 
     Parameters
     ----------
@@ -185,21 +189,39 @@ def _cut(image: Image, x: int, y: int, size: Size) -> Image:
 
 
 @dataclass(frozen=True, slots=True)
+class _Band:
+    """Some rows of a canvas, and the rows of an image that they are summed from.
+
+    Attributes
+    ----------
+    rows, source
+        The rows of the canvas; the rows of the image, counted from the first that takes part.
+    products
+        (rows within ``rows``, rows within ``source``, weights (canvas rows, image rows)).
+
+    """
+
+    rows: slice
+    source: slice
+    products: tuple[tuple[slice, slice, NDArray[np.float32]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Sums:
-    """How the pixels along one axis of a canvas are summed from those of the image.
+    """How the rows (or columns) of a canvas are summed from those of an image.
 
     Attributes
     ----------
     first, n
-        The pixels of the image that take part, first one and number.
-    parts
-        (first pixel of the canvas, first of the image after `first`, weights (canvas, image)).
+        The rows of the image that take part, first one and number.
+    bands
+        All rows of the canvas, in order.
 
     """
 
     first: int
     n: int
-    parts: tuple[tuple[int, int, NDArray[np.float32]], ...]
+    bands: tuple[_Band, ...]
 
 
 @lru_cache(maxsize=64)
@@ -208,51 +230,73 @@ def _sums(n_canvas: int, scale: float, shift: float) -> _Sums:
     widened = max(1.0, 1 / scale)
     centres = (np.arange(n_canvas) + 0.5 - shift) / scale
     firsts = np.floor(centres - 2 * widened + 0.5).astype(np.int64)
-    n_taps = 2 * math.ceil(2 * widened) + 1
-    places = firsts[:, None] + np.arange(n_taps)
+    places = firsts[:, None] + np.arange(2 * math.ceil(2 * widened) + 1)
     taps = _bicubic((places + 0.5 - centres[:, None]) / widened)
     taps /= taps.sum(axis=1, keepdims=True)
-    parts = []
-    # As many at once as make the fewest zeros for the fewest products.
-    step = 8 if scale < 1 else 16 if scale < 2 else 32
-    for begin in range(0, n_canvas, step):
-        part = slice(begin, begin + step)
-        low, n = firsts[begin], places[part][-1, -1] + 1 - firsts[begin]
-        weights = np.zeros((len(taps[part]), n), np.float32)
-        np.put_along_axis(weights, places[part] - low, taps[part].astype(np.float32), axis=1)
-        parts.append((begin, int(low - firsts[0]), weights))
-    return _Sums(int(firsts[0]), int(places[-1, -1] + 1 - firsts[0]), tuple(parts))
+    places -= firsts[0]
+    # As many rows at once as make the fewest zeros for the fewest products.
+    step = 4 if scale < 1 else 8 if scale < 2 else 16
+    n_band = step * max(1, round(_SUMMED_ROWS * min(scale, 1.0)) // step)
+    bands = []
+    for begin in range(0, n_canvas, n_band):
+        rows = slice(begin, min(begin + n_band, n_canvas))
+        source = slice(int(places[rows].min()), int(places[rows].max()) + 1)
+        products = [
+            _product(places[part] - source.start, taps[part], part.start - begin)
+            for part in _pieces(rows, step)
+        ]
+        bands.append(_Band(rows, source, tuple(products)))
+    return _Sums(int(firsts[0]), int(places.max()) + 1, tuple(bands))
+
+
+def _product(
+    places: NDArray[np.int64], taps: Floats, first_row: int
+) -> tuple[slice, slice, NDArray[np.float32]]:
+    """Write the taps of some rows (n, taps) at their places as one dense matrix."""
+    weights = np.zeros((len(taps), places.max() + 1), np.float32)
+    np.put_along_axis(weights, places, taps.astype(np.float32), axis=1)
+    used = np.flatnonzero(weights.any(axis=0))
+    source = slice(int(used[0]), int(used[-1]) + 1)
+    return slice(first_row, first_row + len(taps)), source, weights[:, source].copy()
 
 
 def _rescale(image: Image, a: PixelAffine, canvas: Image) -> None:
-    """Sum rows, then columns, one channel after the other: as small matrix products."""
+    """Sum rows, then columns, which are the rows of the transposed picture."""
     import cv2
 
     height, width = canvas.shape[:2]
     across, down = _sums(width, float(a.sx), float(a.tx)), _sums(height, float(a.sy), float(a.ty))
     region = _cut(image, across.first, down.first, Size(across.n, down.n))
-    halfway = scratch("halfway", (height, across.n), np.float32)
-    whole = scratch("whole", (height, width), np.float32)
-    drawn = scratch("drawn", (3, height, width), np.uint8)
-    planes = scratch("planes", (3, *region.shape[:2]), np.uint8)
-    cv2.split(region, list(planes))
-    plane = scratch("plane", region.shape[:2], np.float32)
-    for channel in range(3):
-        np.copyto(plane, planes[channel])
-        for begin, first, weights in down.parts:
-            for columns in _pieces(across.n, weights.size):
-                source = plane[first : first + weights.shape[1], columns]
-                np.matmul(weights, source, out=halfway[begin : begin + len(weights), columns])
-        for begin, first, weights in across.parts:
-            source = halfway[:, first : first + weights.shape[1]]
-            for rows in _pieces(height, weights.size):
-                np.matmul(source[rows], weights.T, out=whole[rows, begin : begin + len(weights)])
-        cv2.threshold(whole, 0, 0, cv2.THRESH_TOZERO, dst=whole)
-        cv2.convertScaleAbs(whole, dst=drawn[channel])
-    cv2.merge(list(drawn), dst=canvas)
+    upright = scratch("upright", (height, across.n, 3), np.uint8)
+    turned = scratch("turned", (across.n, height, 3), np.uint8)
+    drawn = scratch("drawn", (width, height, 3), np.uint8)
+    _sum_rows(region, down, upright)
+    cv2.transpose(upright, dst=turned)
+    _sum_rows(turned, across, drawn)
+    cv2.transpose(drawn, dst=canvas)
 
 
-def _pieces(n: int, n_weights: int) -> Iterator[slice]:
-    """Cut n rows so that products with so many weights stay in this thread."""
-    step = max(1, _ONE_THREAD // n_weights - 1)
-    return (slice(begin, min(begin + step, n)) for begin in range(0, n, step))
+def _sum_rows(image: Image, sums: _Sums, out: Image) -> None:
+    """Sum the rows of ``image`` as small matrix products, in bands that the caches hold."""
+    import cv2
+
+    n = out.shape[1] * 3
+    flat = out.reshape(-1, n)
+    for band in sums.bands:
+        source = scratch(
+            "source", (band.source.stop - band.source.start, *out.shape[1:]), np.float32
+        )
+        np.copyto(source, image[band.source])
+        source = source.reshape(-1, n)
+        summed = scratch("summed", (band.rows.stop - band.rows.start, n), np.float32)
+        for rows, part, weights in band.products:
+            for columns in _pieces(slice(0, n), _ONE_THREAD // weights.size):
+                np.matmul(weights, source[part, columns], out=summed[rows, columns])
+        cv2.threshold(summed, 0, 0, cv2.THRESH_TOZERO, dst=summed)
+        cv2.convertScaleAbs(summed, dst=flat[band.rows])
+
+
+def _pieces(whole: slice, step: int) -> Iterator[slice]:
+    """Cut a slice into pieces of ``step``, the last one shorter."""
+    starts = range(whole.start, whole.stop, max(1, step))
+    return (slice(begin, min(begin + starts.step, whole.stop)) for begin in starts)
