@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.track import Image
 
-_BAND_ROWS = 32
+_BAND_ROWS = 128
 _SUMMED_ROWS = 128
 """Rows of an image that are summed at once, roughly; their float32 stays in the cache."""
 
@@ -35,8 +35,7 @@ def resample(
 
     Bicubic with a = -1/2, which reproduces linear ramps exactly and so moves nothing (OpenCV's
     a = -3/4 moves edges by up to 0.05 px); when shrinking, the kernel is widened against aliasing.
-    A whole-pixel shift copies pixels unchanged. Another scale sums rows, rounds them to 8 bits, and
-    sums columns.
+    A whole-pixel shift copies pixels unchanged. Other maps round to 8 bits twice, between the axes.
 
     Parameters
     ----------
@@ -131,20 +130,21 @@ def _repeat_borders(canvas: Image, rows: slice, columns: slice) -> None:
 def _filter(image: Image, x: int, y: int, taps: tuple[Floats, Floats], out: Image) -> None:
     """Filter the pixels from column x, row y on; taps are those of pixels -1, 0, 1, 2.
 
-    OpenCV filters uint8 to uint8 without vector instructions, to float32 with them; bands of rows
-    keep the float32 inside the processor's cache.
+    OpenCV filters uint8 to uint8 with vector instructions in filter2D, not in sepFilter2D: rows,
+    then columns, take 60 % of the time of float32 between them.
     """
     import cv2
 
+    along_row, along_column = taps[0].reshape(1, 4), taps[1].reshape(4, 1)
     height, width = out.shape[:2]
     for top in range(0, height, _BAND_ROWS):
         n = min(_BAND_ROWS, height - top)
         region = _cut(image, x - 1, y + top - 1, Size(width + 3, n + 3))
-        band = scratch("band", region.shape, np.float32)
-        cv2.sepFilter2D(region, cv2.CV_32F, *taps, dst=band, anchor=(1, 1))
-        cv2.threshold(band, 0, 0, cv2.THRESH_TOZERO, dst=band)
-        # Rounds, and saturates at 255; negative numbers would lose their sign.
-        cv2.convertScaleAbs(band[1 : 1 + n, 1 : 1 + width], dst=out[top : top + n])
+        halfway = scratch("halfway", region.shape, np.uint8)
+        filtered = scratch("filtered", region.shape, np.uint8)
+        cv2.filter2D(region, cv2.CV_8U, along_row, dst=halfway, anchor=(1, 0))
+        cv2.filter2D(halfway, cv2.CV_8U, along_column, dst=filtered, anchor=(0, 1))
+        out[top : top + n] = filtered[1 : 1 + n, 1 : 1 + width]
 
 
 def _bicubic_taps(fraction: float) -> Floats:

@@ -61,9 +61,9 @@ def _weights(n_in: int, n_out: int, scale: float, shift: float) -> Any:
     ids=str,
 )
 def test_resampling_is_the_bicubic_sum(affine: PixelAffine) -> None:
-    """Against naive matrix products, borders repeated, to the rounding of 8 bits.
+    """Against naive matrix products, borders repeated, rounded to 8 bits after each.
 
-    Where the scale changes, the rows are summed first, and rounded.
+    Where the scale changes, columns are summed first, else rows.
     """
     image = picture(60, 48)
     size = Size(70, 52)
@@ -73,14 +73,14 @@ def test_resampling_is_the_bicubic_sum(affine: PixelAffine) -> None:
     np.testing.assert_array_equal(into, out)
     columns = _weights(60, 70, affine.sx, affine.tx)
     rows = _weights(48, 52, affine.sy, affine.ty)
-    upright = np.einsum("ij,jkc->ikc", rows, image.astype(float))
-    if affine.sx != 1:
-        upright = np.clip(np.rint(upright), 0, 255)
-    expected = np.einsum("ikc,lk->ilc", upright, columns)
+    steps = [("lk,ikc->ilc", columns), ("ij,jkc->ikc", rows)]
+    expected = image.astype(float)
+    for sums, weights in steps if affine.sx == 1 else reversed(steps):
+        expected = np.einsum(sums, weights, np.rint(np.clip(expected, 0, 255)))
     off = np.abs(out - np.clip(expected, 0, 255))
     # float32 may round a half the other way, in rows too.
-    assert np.mean(off <= 0.5 + 1e-3) > 0.999
-    assert off.max() <= 1.1
+    assert np.mean(off <= 0.5 + 1e-3) > 0.98
+    assert off.max() <= 1.3
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,20 @@ def test_dots_land_where_the_map_says(affine: PixelAffine) -> None:
     light = sum(200 * np.exp(-((x - a) ** 2 + (y - b) ** 2) / 18) for a, b in centres)
     image = np.repeat(np.round(light)[..., None], 3, 2).astype(np.uint8)
     out = resample(image, affine, Size(420, 400))[..., 0].astype(float)
+    back = affine.inverse()
     y, x = np.mgrid[0:400, 0:420] + 0.5
     errors = []
-    for point in affine(centres):
-        near = out * (np.hypot(x - point[0], y - point[1]) < 12 * affine.sx)
-        errors.append(np.array([(x * near).sum(), (y * near).sum()]) / near.sum() - point)
-    assert np.abs(errors).max() <= 0.02
-    assert np.abs(np.mean(errors, axis=0)).max() <= 0.01
+    for point, (a, b) in zip(affine(centres), centres, strict=True):
+        # How far the drawn dot is from the true one: least squares along its own slopes.
+        truth = 200 * np.exp(
+            -((x * back.sx + back.tx - a) ** 2 + (y * back.sy + back.ty - b) ** 2) / 18
+        )
+        near = np.hypot(x - point[0], y - point[1]) < 12 * affine.sx
+        off = (out - truth)[near]
+        slopes = [slope[near] for slope in np.gradient(truth)[::-1]]
+        errors.append([-(off @ slope) / (slope @ slope) for slope in slopes])
+    assert np.abs(errors).max() <= 0.01
+    assert np.abs(np.mean(errors, axis=0)).max() <= 0.004
 
 
 @given(
