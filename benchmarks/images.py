@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -53,46 +53,53 @@ def _canvases(folder: Path, what: str, out: Path, repetitions: int) -> list[Row]
     """Two rows for each canvas: our stage, and the bare loop to the same size."""
     track = source("metrical_tracker").read(folder, ReadOptions(hash_inputs=False))
     assert track.video is not None
-    video, rows = track.video.locate(), []
+    assert track.source_indices is not None
+    video, rows = track.video.locate(), list[Row]()
     for canvas in ("full", "window", "padded", "crop"):
         options = Options(canvas=canvas)
         plan = make_plan(track, options)
         drawn = plan.canvas.size
+        shown = track.source_indices[plan.positions]
+        numbers = range(int(shown[0]), int(shown[-1]) + 1)
         ways: dict[str, Callable[[], object]] = {
             f"{what}: {canvas} {drawn}": partial(_ours, plan, options, out),
             f"bare decode + resize to {drawn} + JPEG": partial(
-                _bare, video, len(plan.positions), out, partial(_resize, drawn, cv2.INTER_CUBIC)
+                _bare, video, numbers, out, partial(_resize, drawn, cv2.INTER_CUBIC)
             ),
         }
         shrinks = float(np.max(plan.canvas.window.canvas_from_image.sx)) < 1
         if shrinks:
             ways[f"the same with INTER_AREA to {drawn}"] = partial(
-                _bare, video, len(plan.positions), out, partial(_resize, drawn, cv2.INTER_AREA)
+                _bare, video, numbers, out, partial(_resize, drawn, cv2.INTER_AREA)
             )
-        costs = side_by_side({name: partial(_clean, out, way) for name, way in ways.items()},
+        costs = side_by_side({name: partial(clean, out, way) for name, way in ways.items()},
                              repetitions)  # fmt: skip
-        ours, *others = costs.items()
-        rows.append(_ours_row(*ours, others[-1][1], len(plan.positions)))
-        rows += [_bare_row(name, cost, ours[1], len(plan.positions)) for name, cost in others]
+        rows += beside(costs, len(plan.positions))
     return rows
 
 
-def _ours_row(name: str, cost: Cost, bare: Cost, n_frames: int) -> Row:
-    enough = bare.cpu_s / cost.cpu_s >= _SHARE
-    return Row(name, cost.wall_s, cost.cpu_s, _ratio(bare, cost), f">= {_SHARE}", enough,
-               f"{n_frames / cost.wall_s:.0f} images/s")  # fmt: skip
+def beside(costs: Mapping[str, Cost], n_frames: int) -> list[Row]:
+    """Rows of our way, the first, and of the bare ones; judged against the last of them."""
+    (name, ours), *others = costs.items()
+    bare = others[-1][1]
+    enough = bare.cpu_s / ours.cpu_s >= _SHARE
+    return [
+        Row(name, ours.wall_s, ours.cpu_s, _ratio(bare, ours), f">= {_SHARE}", enough,
+            _rate(ours, n_frames)),
+        *(Row(n, c.wall_s, c.cpu_s, f"ours: {_ratio(c, ours)}", note=_rate(c, n_frames))
+          for n, c in others),
+    ]  # fmt: skip
 
 
-def _bare_row(name: str, cost: Cost, ours: Cost, n_frames: int) -> Row:
-    ratio = f"ours: {_ratio(cost, ours)}"
-    return Row(name, cost.wall_s, cost.cpu_s, ratio, note=f"{n_frames / cost.wall_s:.0f} images/s")
+def _rate(cost: Cost, n_frames: int) -> str:
+    return f"{n_frames / cost.wall_s:.0f} images/s"
 
 
 def _ratio(bare: Cost, ours: Cost) -> str:
     return f"{bare.cpu_s / ours.cpu_s:.2f} by CPU, {bare.wall_s / ours.wall_s:.2f} by clock"
 
 
-def _clean(out: Path, way: Callable[[], object]) -> None:
+def clean(out: Path, way: Callable[[], object]) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     way()
@@ -102,8 +109,11 @@ def _ours(plan: Plan, options: Options, out: Path) -> None:
     write_images(plan, DatasetFolder(out), options, no_progress)
 
 
-def _bare(video: Path, n_frames: int, out: Path, place: Callable[[Image], Image]) -> None:
-    """Decode in this thread (libav adds its own), place, encode and write in a pool."""
+def _bare(video: Path, numbers: range, out: Path, place: Callable[[Image], Image]) -> None:
+    """Decode in this thread (libav adds its own), place, encode and write in a pool.
+
+    ``numbers`` are those of the frames; the video's rate is that of the track.
+    """
     import av
 
     def work(index: int, image: Image) -> None:
@@ -114,10 +124,12 @@ def _bare(video: Path, n_frames: int, out: Path, place: Callable[[Image], Image]
     with av.open(str(video)) as container, ThreadPoolExecutor(workers) as pool:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        pending = deque()
+        pending: deque[Future[None]] = deque()
         for index, frame in enumerate(container.decode(stream)):
-            if index == n_frames:
+            if index == numbers.stop:
                 break
+            if index not in numbers:
+                continue
             pending.append(pool.submit(work, index, frame.to_ndarray(format="bgr24")))
             if len(pending) > workers + 1:
                 pending.popleft().result()
@@ -126,7 +138,9 @@ def _bare(video: Path, n_frames: int, out: Path, place: Callable[[Image], Image]
 
 
 def _resize(size: Size, interpolation: int, image: Image) -> Image:
-    return cv2.resize(image, (size.width, size.height), interpolation=interpolation)
+    return np.asarray(
+        cv2.resize(image, (size.width, size.height), interpolation=interpolation), np.uint8
+    )
 
 
 def _whole_command(track: Path, n_frames: int, out: Path, repetitions: int) -> Row:
@@ -137,5 +151,5 @@ def _whole_command(track: Path, n_frames: int, out: Path, repetitions: int) -> R
         arguments += ["--to", "gaussiantalker", "-o", str(out)]
         costs.append(run_child(arguments).cost)
     cost = min(costs, key=lambda cost: cost.wall_s)
-    note = f"{n_frames / cost.wall_s:.0f} images/s"
-    return Row("the whole command convert, canvas full", cost.wall_s, cost.cpu_s, note=note)
+    return Row("the whole command convert, canvas full", cost.wall_s, cost.cpu_s,
+               note=_rate(cost, n_frames))  # fmt: skip

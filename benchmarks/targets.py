@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 
-from benchmarks.images import _clean, _row
+from benchmarks.images import beside, clean
 from benchmarks.inputs import write_video_track
 from benchmarks.measure import Row, Table, side_by_side
 from converter.dataset.scene import make_scene, write_scene_images
@@ -84,9 +84,8 @@ def _pair(
         f"{name}: {drawn} {suffix}": lambda: write(DatasetFolder(out)),
         f"bare decode + resize to {drawn} + {suffix}": partial(_bare, track, drawn, suffix, out),
     }
-    costs = side_by_side({n: partial(_clean, out, way) for n, way in ways.items()}, repetitions)
-    ours, bare = costs.values()
-    return [_row(n, cost, bare, len(track), judged=cost is ours) for n, cost in costs.items()]
+    costs = side_by_side({n: partial(clean, out, way) for n, way in ways.items()}, repetitions)
+    return beside(costs, len(track))
 
 
 def _bare(track: Track, size: Size, suffix: str, out: Path) -> None:

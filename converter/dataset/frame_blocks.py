@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import (
@@ -136,6 +137,17 @@ def frame_contents(track: Track) -> list[dict[str, Any]]:
             content["global_step"] = int(steps[i])
         contents.append(content)
     return contents
+
+
+def neutral_blocks(track: Track) -> list[Finding]:
+    """Say which FLAME blocks `frame_contents` writes as neutral because the track has none."""
+    filled = [name for name in NEUTRAL if getattr(track.flame, name) is None]
+    if track.flame.expression is None or not filled:
+        return []
+    return [
+        Finding("flame-neutral", "info", track.name, f"{', '.join(filled)}: not in the track, "
+                "neutral in every frame, as the tracker writes what it does not fit.")
+    ]  # fmt: skip
 
 
 def _row(values: Any) -> NDArray[np.float32]:

@@ -14,9 +14,28 @@ from converter.errors import ConventionError, MissingInputError
 from converter.geometry.pixels import PixelAffine, Size
 from converter.media.images import read_image, read_size
 from converter.media.resampling import resample
+from converter.registry import Missing
 from converter.track import Image, Track
 
 Grey = NDArray[np.uint8]
+
+
+def require_folder(folder: Path, option: str) -> None:
+    """Raise MissingInputError unless what ``option`` names is a folder."""
+    if not folder.is_dir():
+        raise MissingInputError(folder, f"what {option} names: a folder of PNG", "nothing",
+                                "Check its spelling.")  # fmt: skip
+
+
+def missing_mattes(matte: Matte | None, file: str) -> tuple[Missing, ...]:
+    """Say what makes mattes, where there are none."""
+    if matte is not None:
+        return ()
+    command = (
+        "python inference.py --variant resnet50 --checkpoint rvm_resnet50.pth --device cuda "
+        "--input-source VIDEO_OR_FRAMES --output-type png_sequence --output-alpha MATTE_DIR"
+    )
+    return (Missing(file, "mattes, e.g. by RobustVideoMatting", command),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +44,16 @@ class Matte:
 
     paths: tuple[Path, ...]
     canvas_from_matte: PixelAffine
+
+    @classmethod
+    def given(
+        cls, folder: Path | None, names: ParsingNames, track: Track, canvas: Canvas
+    ) -> Matte | None:
+        """What --matte names, None without it; raises as `find`, and if it is no folder."""
+        if folder is None:
+            return None
+        require_folder(folder, "--matte")
+        return cls.find(folder, names, track, canvas)
 
     @classmethod
     def find(cls, folder: Path, names: ParsingNames, track: Track, canvas: Canvas) -> Matte:

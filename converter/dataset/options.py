@@ -56,7 +56,8 @@ class SceneOptions(ViewOptions):
     matte: Path | None = None
     """Mattes as grey PNG, 255 is the person, at source or crop size: they become the masks."""
     matte_names: Literal["auto", "frame", "image", "position"] = "auto"
-    """What the matte's file names count: .frame numbers, images from 1, or places from 0."""
+    """What the matte's file names count: .frame numbers, images from 1, or places from 0 (0.png,
+    or 0000.png as RobustVideoMatting has it)."""
     quality: int = 95
     """JPEG quality of the written images, 1 to 100."""
 

@@ -22,9 +22,10 @@ ParsingNames = Literal["auto", "frame", "image", "position"]
 HEAD, NECK, TORSO, BACKGROUND = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 # INSTA's seg_mask: the label's grey value in the red channel (OpenCV channel 2).
-_INSTA_HEAD = (250, 240, 230, 210, 200, 190, 180, 170, 160, 150, 140, 130, 120, 80, 70)
-_INSTA_NECK = (110, 100)
-_INSTA_TORSO = (90,)
+# In the order of BiSeNet's labels: 1 to 13, 17 (hair), 18 (hat); 14, 15; 16.
+INSTA_HEAD = (250, 240, 230, 210, 200, 190, 180, 170, 160, 150, 140, 130, 120, 80, 70)
+INSTA_NECK = (110, 100)
+INSTA_TORSO = (90,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +72,17 @@ class Parsing:
             image = _from_insta(image)
         elif _style(image, str(self.paths[index])) != self.style:
             raise ConventionError(str(self.paths[index]), "the colours of the others", "others")
-        return resample_nearest(image, self.canvas_from_parsing, size, BACKGROUND)
+        return resample_nearest(image, self.canvas_from_parsing[index], size, BACKGROUND)
 
 
-def numbered_paths(folder: Path, names: ParsingNames, track: Track) -> tuple[Path, ...]:
-    """Parsing file of every track frame; an off-by-one is never guessed."""
-    ways = _ways_of_naming(track)
+def numbered_paths(
+    folder: Path, names: ParsingNames, track: Track, ending: str = ".png"
+) -> tuple[Path, ...]:
+    """File ``<stem><ending>`` of every track frame; an off-by-one is never guessed."""
+    ways = _ways_of_naming(track, folder, ending)
     tried = ways if names == "auto" else {str(names): ways.get(names, [])}
     lost = {
-        way: [s for s in stems if not (folder / f"{s}.png").is_file()]
+        way: [s for s in stems if not (folder / f"{s}{ending}").is_file()]
         for way, stems in tried.items()
     }
     fitting = [way for way, stems in tried.items() if stems and not lost[way]]
@@ -94,20 +97,24 @@ def numbered_paths(folder: Path, names: ParsingNames, track: Track) -> tuple[Pat
         way = min(lost, key=lambda w: len(lost[w]) or len(track) + 1)
         first = lost[way][0] if lost[way] else "00000"
         raise MissingInputError(
-            folder / f"{first}.png",
+            folder / f"{first}{ending}",
             "the parsing of a frame",
             f"nothing ({len(lost[way])} of {len(track)} are missing, counting by {way})",
             "--parsing-names says what the names count: frame, image or position.",
         )
-    return tuple(folder / f"{stem}.png" for stem in tried[fitting[0]])
+    return tuple(folder / f"{stem}{ending}" for stem in tried[fitting[0]])
 
 
-def _ways_of_naming(track: Track) -> dict[str, list[str]]:
+def _ways_of_naming(track: Track, folder: Path, ending: str) -> dict[str, list[str]]:
     """File stem of every track frame, by each convention that is in use."""
     ways = {"frame": [f"{i:05d}" for i in track.frame_ids]}
     if track.source_indices is not None:
         ways["image"] = [f"{i + 1:05d}" for i in track.source_indices]
         ways["position"] = [str(i) for i in track.source_indices]
+        # RobustVideoMatting writes 0000.png, 0001.png ...
+        padded = [stem.zfill(4) for stem in ways["position"]]
+        if (folder / f"{padded[0]}{ending}").is_file():
+            ways["position"] = padded
         if isinstance(track.source_frames, ImageFiles):
             ways["image"] = [p.stem for p in track.source_frames.paths]
     if ways.get("image") == ways["frame"]:
@@ -136,7 +143,7 @@ def _style(image: Image, where: str) -> str:
     colours = {tuple(int(v) for v in c) for c in np.unique(image.reshape(-1, 3), axis=0)[:64]}
     if colours <= {HEAD, NECK, TORSO, BACKGROUND}:
         return "gaussiantalker"
-    known = {0, *_INSTA_HEAD, *_INSTA_NECK, *_INSTA_TORSO}
+    known = {0, *INSTA_HEAD, *INSTA_NECK, *INSTA_TORSO}
     if {c[2] for c in colours} <= known:
         return "insta"
     raise ConventionError(
@@ -149,7 +156,7 @@ def _style(image: Image, where: str) -> str:
 
 def _from_insta(image: Image) -> Image:
     table = np.full((256, 3), 255, np.uint8)
-    for values, colour in ((_INSTA_HEAD, HEAD), (_INSTA_NECK, NECK), (_INSTA_TORSO, TORSO)):
+    for values, colour in ((INSTA_HEAD, HEAD), (INSTA_NECK, NECK), (INSTA_TORSO, TORSO)):
         table[list(values)] = colour
     return np.asarray(table[image[:, :, 2]], np.uint8)
 

@@ -28,12 +28,12 @@ from converter.dataset.view import (
     meshes_for_proof,
     view_facts,
 )
-from converter.errors import MissingInputError, UncropError
+from converter.errors import UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
 from converter.media.images import encode_image, read_image, read_size
 from converter.media.manifest import DatasetFolder
-from converter.registry import Missing, Progress
+from converter.registry import Progress
 from converter.track import Image, Track
 
 REPROJECTION_LIMIT_PX = 0.02
@@ -75,18 +75,13 @@ def make_scene(track: Track, options: SceneOptions) -> Scene:
     """Decide everything; raises TargetError or MissingInputError before anything is written."""
     require_bounds(("--quality", options.quality, 1, 100))
     canvas, findings = choose_view(track, options)
-    matte = None
-    if options.matte is None:
+    matte = Matte.given(options.matte, options.matte_names, track, canvas)
+    if matte is None:
         findings.append(
             Finding("matte-missing", "warning", track.name, "the head rests and the camera moves "
                     "in this format; without --matte the room and the shoulders contradict it.",
                     fix="Give --matte DIR.")
         )  # fmt: skip
-    elif not options.matte.is_dir():
-        raise MissingInputError(options.matte, "what --matte names: a folder of PNG", "nothing",
-                                "Check its spelling.")  # fmt: skip
-    else:
-        matte = Matte.find(options.matte, options.matte_names, track, canvas)
     return Scene(canvas.kept(track), canvas, np.arange(len(track)), matte, tuple(findings))
 
 
@@ -155,17 +150,6 @@ def scene_facts(scene: Scene, options: SceneOptions) -> dict[str, Any]:
         "steps": list(scene.track.provenance.steps),
         "findings": [asdict(f) for f in (*scene.track.findings, *scene.findings)],
     }
-
-
-def missing_mattes(scene: Scene, folder: str) -> tuple[Missing, ...]:
-    """The command that makes mattes, where there are none."""
-    if scene.matte is not None:
-        return ()
-    command = (
-        "python inference.py --variant resnet50 --checkpoint rvm_resnet50.pth --device cuda "
-        "--input-source VIDEO_OR_FRAMES --output-type png_sequence --output-alpha MATTE_DIR"
-    )
-    return (Missing(folder, "mattes, e.g. by RobustVideoMatting", command),)
 
 
 def head_cloud(track: Track) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

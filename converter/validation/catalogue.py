@@ -470,7 +470,7 @@ CATALOGUE: tuple[CheckInfo, ...] = (
         "the images were cut from the source frames by this bbox",
         "Crops re-rendered as the tracker renders them against its images, in the middle half: "
         "equal within 0.25 grey levels for PNG, 3 for JPEG and video. Catches a bbox.pt that was "
-        "deleted and computed anew while old images were kept. Nine frames all over the track (six "
+        "deleted and computed anew while old images were kept. Five frames all over the track (six "
         "early ones of a video), all with --thorough.",
         f"{_MT} 15",
     ),

@@ -213,9 +213,9 @@ class Evidence:
             self.damaged.setdefault(error.where, error)
             return None
 
-    @cached_property
+    @property
     def with_landmarks(self) -> list[int]:
-        """Positions of the frames that have landmarks."""
+        """Positions of the frames that have landmarks, as far as they were read."""
         points = self.track.landmarks
         if points is None:
             return []

@@ -262,7 +262,7 @@ def _better_block(track: Tracked, positions: NDArray[np.int64]) -> str:
     """Which block puts the mesh on the landmarks: "opencv", "camera", or "" for neither."""
     cameras = track.cameras
     scores = {}
-    points = track.landmarks
+    points = track.all_landmarks()
     meshed = set(track.with_mesh_files)
     there = [int(i) for i in positions if i in meshed and points is not None
              and np.isfinite(points[i]).all()]  # fmt: skip

@@ -137,6 +137,8 @@ def _reprojection_errors(evidence: Evidence) -> Floats | None:
     points = evidence.track.landmarks
     if points is None or evidence.track.meshes is None:
         return None
+    if isinstance(evidence, Tracked):
+        evidence.all_landmarks()
     track = evidence.in_crop
     there = evidence.with_landmarks
     meshes = set(evidence.with_mesh_files)

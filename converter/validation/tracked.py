@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,7 +42,12 @@ from converter.sources.metrical_tracker.evidence import (
     fitting_meanings,
     landmark_share,
 )
-from converter.sources.metrical_tracker.files import N_LANDMARKS, FrameFiles, TrackFiles
+from converter.sources.metrical_tracker.files import (
+    N_LANDMARKS,
+    FolderFiles,
+    FrameFiles,
+    TrackFiles,
+)
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
 from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
 from converter.sources.metrical_tracker.payload import FramePayload, frame_from, unusable_block
@@ -59,6 +65,10 @@ from converter.validation.evidence import (
 T = TypeVar("T")
 _N_SIZES = 12
 _N_SHARE_FRAMES = 8
+_LANDMARK_STEP = 6
+"""Of landmark files of the usual size every sixth is read: of more than five lost faces in a row,
+one is seen."""
+_N_LANDMARKS_READ = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +225,7 @@ class Tracked(Evidence):
         self.crop_differences: CropDifferences | None = None
         """What comparing images with the source gave; several checks read it."""
         self.reading_seconds = 0.0
-        self._npy_names: dict[str, set[str]] = {}
+        self._npy: dict[str, dict[str, os.DirEntry[str]]] = {}
         if len(self.listing.paths) > options.limits.frames:
             raise FormatError(
                 self.folders.checkpoint, f"at most {options.limits.frames} frames",
@@ -271,9 +281,14 @@ class Tracked(Evidence):
         return usable
 
     @cached_property
+    def usable_ids(self) -> list[int]:
+        """Frame ids of `usable`, in its order."""
+        return [int(p.path.stem) for p in self.usable]
+
+    @cached_property
     def numbers(self) -> list[int]:
         """Numbers of all .frame files, readable or not, ascending."""
-        return sorted({int(path.stem) for path in self.listing.paths})
+        return sorted({frame.number for frame in self.frames})
 
     # --- images -------------------------------------------------------------------------------
 
@@ -435,7 +450,7 @@ class Tracked(Evidence):
         K_cause, K_text = self._K_causes(K, block_K, K_off, has_block, size)
         pose_cause = _pose_causes(pose, block_pose, has_block)
         return StoredCameras(
-            np.array([int(p.path.stem) for p in payloads], np.int64),
+            np.array(self.usable_ids, np.int64),
             K, pose, size, has_block, block_K, block_pose, K_off, K_cause, K_text, pose_cause,
         )  # fmt: skip
 
@@ -507,7 +522,7 @@ class Tracked(Evidence):
         if cameras.has_block.any() or self.says_source:
             return None
         stored = self.track_with(cameras.K, cameras.pose)
-        points, meshes = self.landmarks, self.meshes
+        points, meshes = self.all_landmarks(), self.meshes
         if points is None or meshes is None:
             return None
         found = np.asarray(np.isfinite(points).all(axis=(1, 2)))
@@ -540,7 +555,7 @@ class Tracked(Evidence):
             image_space=space,
             crop=self.crop,
             fps=self.files.fps,
-            flame=self._flame(),
+            flame=self._flame,
             landmarks=self.landmarks,
             meshes=self.meshes,
             provenance=Provenance("metrical-tracker"),
@@ -559,81 +574,125 @@ class Tracked(Evidence):
             return "source", stated
         return "crop", self.image_size or cameras.size
 
+    @cached_property
     def _flame(self) -> Flame:
-        def block(name: str) -> Floats | None:
+        def block(name: str) -> list[Floats]:
             found = [p.flame[name] for p in self.usable if name in p.flame]
             same = len(found) == len(self.usable) and len({f.shape for f in found}) == 1
-            return np.stack(found) if same else None
+            return found if same else []
 
-        shape = block("shape")
+        blocks = {name: block(name) for name in ("shape", "exp", "jaw", "eyelids")}
+        moving = {n: np.stack(b) for n, b in blocks.items() if b and n != "shape"}
         return Flame(
-            shape=None if shape is None else shape[0],
-            expression=block("exp"),
-            jaw=block("jaw"),
-            eyelids=block("eyelids"),
+            shape=blocks["shape"][0] if blocks["shape"] else None,
+            expression=moving.get("exp"),
+            jaw=moving.get("jaw"),
+            eyelids=moving.get("eyelids"),
         )
 
     @cached_property
     def landmark_status(self) -> dict[int, str]:
-        """Frame id -> "found", "zeros" for a failed detection, "missing", or "damaged"."""
+        """Frame id -> "found", "zeros" for a failed detection, "missing", "damaged", or "unread".
+
+        "unread" is a file that was left out of the sample, see `landmarks`.
+        """
         _ = self.landmarks
         return self._landmark_status
 
     @cached_property
     def landmarks(self) -> Floats | None:
-        """Landmarks (N, 68, 2) of the usable frames; NaN where there are none."""
+        """Landmarks (N, 68, 2) of the usable frames; NaN where there are none, or not read yet.
+
+        The tracker's own failed detections are float64, and what holds another number of points is
+        of another size as well: so every file of an unusual size is read, and of the others every
+        sixth (more of a short track). If one of those is not as it should be, all are read.
+        """
         self._landmark_status: dict[int, str] = {}
         self.landmark_errors: dict[int, UncropError] = {}
         folder = self.folders.actor / "kpt" if self.folders.actor else None
         if folder is None or not folder.is_dir() or self.offset is None:
             return None
-        there = self.npy_names("kpt")
-        points = np.full((len(self.usable), N_LANDMARKS, 2), np.nan)
-        for index, payload in enumerate(self.usable):
-            number = int(payload.path.stem)
-            position = number + self.offset
-            status = "missing"
-            if self.files.image_name(position) in there:
-                try:
-                    found = self.files.read_landmarks("kpt", position, N_LANDMARKS)
-                except UncropError as error:
-                    status = "damaged"
-                    self.landmark_errors[number] = error
-                else:
-                    status = "zeros" if found is None else "found"
-                    if found is not None:
-                        points[index] = found
+        self._landmarks = np.full((len(self.usable), N_LANDMARKS, 2), np.nan)
+        sizes = self._npy_sizes("kpt")
+        there: dict[int, int] = {}
+        for index, number in enumerate(self.usable_ids):
+            size = sizes.get(self.files.image_name(number + self.offset))
+            self._landmark_status[number] = "missing" if size is None else "unread"
+            if size is not None:
+                there[index] = size
+        usual = Counter(there.values()).most_common(1)[0][0] if there else 0
+        alike = [index for index, size in there.items() if size == usual]
+        sampled = alike[:: max(min(len(alike) // _N_LANDMARKS_READ, _LANDMARK_STEP), 1)]
+        self._read_landmarks(index for index, size in there.items() if size != usual)
+        if self.thorough or not self._read_landmarks(sampled):
+            self._read_landmarks(alike)
+        return self._landmarks
+
+    def all_landmarks(self) -> Floats | None:
+        """`landmarks`, with every file read: for checks that a sample would not do for."""
+        if self.landmarks is not None:
+            self._read_landmarks(range(len(self.usable)))
+        return self.landmarks
+
+    def _read_landmarks(self, indices: Iterable[int]) -> bool:
+        """Read those that are there and were not read yet; return whether all are good."""
+        good = True
+        for index in indices:
+            number = self.usable_ids[index]
+            if self._landmark_status[number] != "unread":
+                continue
+            try:
+                found = self.files.read_landmarks("kpt", number + (self.offset or 0), N_LANDMARKS)
+            except UncropError as error:
+                status = "damaged"
+                self.landmark_errors[number] = error
+            else:
+                status = "zeros" if found is None else "found"
+                if found is not None:
+                    self._landmarks[index] = found
             self._landmark_status[number] = status
-        return points
+            good &= status == "found"
+        return good
 
     def npy_names(self, folder: str) -> set[str]:
         """Names, without suffix, of the landmark files of kpt or kpt_dense."""
-        actor = self.folders.actor
-        if folder not in self._npy_names and actor is not None and (actor / folder).is_dir():
-            names = [entry.name for entry in scan_folder(actor / folder)]
-            self._npy_names[folder] = {n[:-4] for n in names if n.endswith(".npy")}
-        return self._npy_names.get(folder, set())
+        return set(self._npy_entries(folder))
 
-    def files_of(self, folder: str, suffix: str) -> dict[int, Path] | None:
-        """Frame id -> file, of a folder of the output; None if there is no such folder."""
+    def _npy_sizes(self, folder: str) -> dict[str, int]:
+        """Name, without suffix -> bytes; -1 where that cannot be told."""
+        return {name: _bytes_of(entry) for name, entry in self._npy_entries(folder).items()}
+
+    def _npy_entries(self, folder: str) -> dict[str, os.DirEntry[str]]:
+        actor = self.folders.actor
+        if folder not in self._npy and actor is not None and (actor / folder).is_dir():
+            entries = scan_folder(actor / folder)
+            self._npy[folder] = {e.name[:-4]: e for e in entries if e.name.endswith(".npy")}
+        return self._npy.get(folder, {})
+
+    def files_of(self, folder: str, *suffixes: str) -> Mapping[int, Path] | None:
+        """Frame id -> file, of a folder of the output; None if there is no such folder.
+
+        Where a frame has files of several suffixes, the one of the last suffix counts.
+        """
         path = self.folders.output / folder
         if not path.is_dir():
             return None
-        names = [e.name for e in scan_folder(path) if e.name.lower().endswith(suffix)]
-        stems = [(name[: -len(suffix)], name) for name in sorted(names)]
-        return {int(s): path / name for s, name in stems if s.isascii() and s.isdecimal()}
+        names = sorted(entry.name for entry in scan_folder(path))
+        found: dict[int, str] = {}
+        for suffix in suffixes:
+            stems = ((n[: -len(suffix)], n) for n in names if n.lower().endswith(suffix))
+            found |= {int(s): n for s, n in stems if s.isascii() and s.isdecimal()}
+        return FolderFiles(path, found)
 
     @cached_property
-    def mesh_files(self) -> dict[int, Path]:
+    def mesh_files(self) -> Mapping[int, Path]:
         """Frame id -> mesh."""
-        found = self.files_of("mesh", ".obj") or {}
-        return found | (self.files_of("mesh", ".ply") or {})
+        return self.files_of("mesh", ".obj", ".ply") or {}
 
     @cached_property
     def meshes(self) -> KeptMeshes | None:
         """Meshes of the usable frames, each read once; None if there is none."""
-        ids = [int(p.path.stem) for p in self.usable]
-        files, first = self.mesh_files, None
+        ids, files, first = self.usable_ids, self.mesh_files, None
         for number in (i for i in ids if i in files):
             first = self.attempt(lambda path=files[number]: read_mesh(path, self.options.limits))  # type: ignore[misc]
             if first is not None:
@@ -661,13 +720,20 @@ class Tracked(Evidence):
     @cached_property
     def with_mesh_files(self) -> list[int]:
         """Positions of the usable frames that have a mesh file."""
-        return [i for i, p in enumerate(self.usable) if int(p.path.stem) in self.mesh_files]
+        return [i for i, number in enumerate(self.usable_ids) if number in self.mesh_files]
 
     @cached_property
     def source_names(self) -> list[Path]:
         """Source frames, when they are a folder."""
         source = self.folders.source
         return list_images(source) if source is not None and source.is_dir() else []
+
+
+def _bytes_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nowhere
+        return -1
 
 
 def _pose_causes(stored: Pose, block: Pose, has_block: NDArray[np.bool_]) -> NDArray[np.str_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +57,30 @@ class FrameFiles:
         known = set(numbered)
         numbered.sort(key=lambda name: int(name[:-6]))
         paths = tuple(checkpoint / name for name in numbered)
-        twins = [(a, b) for a, b in zip(paths, paths[1:], strict=False)
-                 if int(a.stem) == int(b.stem)]  # fmt: skip
+        numbers = [int(name[:-6]) for name in numbered]
+        twins = [(paths[i], paths[i + 1]) for i in range(len(paths) - 1)
+                 if numbers[i] == numbers[i + 1]]  # fmt: skip
         return cls(paths, tuple(n for n in names if n not in known), tuple(twins))
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFiles(Mapping[int, Path]):
+    """Frame id -> file, of one folder. Thousands of paths are made only where they are wanted."""
+
+    folder: Path
+    names: dict[int, str]
+
+    def __getitem__(self, number: int) -> Path:
+        return self.folder / self.names[number]
+
+    def __contains__(self, number: object) -> bool:
+        return number in self.names
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass
@@ -74,13 +96,14 @@ class TrackFiles:
         return list_images(self.folders.actor / "images") if self.folders.actor else []
 
     @cached_property
-    def dumps(self) -> dict[int, Path]:
+    def dumps(self) -> Mapping[int, Path]:
         """Frame id -> the image the tracker dumped for it."""
         folder = self.folders.output / "input"
         if not folder.is_dir():
             return {}
         names = sorted(e.name for e in scan_folder(folder))
-        return {int(n[:-4]): folder / n for n in names if re.fullmatch(r"\d{1,12}\.png", n, re.A)}
+        numbered = re.compile(r"\d{1,12}\.png", re.ASCII)
+        return FolderFiles(folder, {int(n[:-4]): n for n in names if numbered.fullmatch(n)})
 
     @cached_property
     def source_files(self) -> list[Path]:

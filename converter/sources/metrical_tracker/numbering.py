@@ -8,7 +8,7 @@ and the tracker dumps every image it fitted under the frame's own number
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def video_places(images: Sequence[Path]) -> list[int]:
 
 def find_numbering(
     ids: Sequence[int],
-    dumps: dict[int, Path],
+    dumps: Mapping[int, Path],
     images: Images,
     stated: int | None,
     stated_by: str,
@@ -177,7 +177,7 @@ def _around(offset: int, reach: int) -> range:
     return range(offset - reach, offset + reach + 1)
 
 
-def _samples(ids: Sequence[int], dumps: dict[int, Path], images: Images) -> list[int]:
+def _samples(ids: Sequence[int], dumps: Mapping[int, Path], images: Images) -> list[int]:
     """Frames to compare, the first and the last included: what is lost in between shifts the last.
 
     Of a video only early ones, for all before the last one looked at have to be decoded.
@@ -218,7 +218,7 @@ class _Matcher:
     """Compares dumps with images, decoding each once."""
 
     def __init__(
-        self, dumps: dict[int, Path], images: Images, read_dump: Callable[[Path], Image]
+        self, dumps: Mapping[int, Path], images: Images, read_dump: Callable[[Path], Image]
     ) -> None:
         self._dumps, self._images, self._read_dump = dumps, images, read_dump
         self._decoded: dict[int, Image] = {}
@@ -242,9 +242,11 @@ class _Matcher:
         Where some equal their images to the bit, the others have to be much nearer than the
         neighbours: else their images are missing, and what is there is another frame.
         """
-        differences = [self._difference(frame, frame + offset) for frame in samples]
-        if max(differences) > _SAME_GREY_LEVELS:
-            return False
+        differences = []
+        for frame in samples:  # the first that differs will do: decoding is what takes the time
+            differences.append(self._difference(frame, frame + offset))
+            if differences[-1] > _SAME_GREY_LEVELS:
+                return False
         nearer = _MUCH_NEARER if min(differences) == 0 else 1 / _NEARER
         for frame, here in zip(samples, differences, strict=True):
             beside = (self._difference(frame, frame + offset + step) for step in (-1, 1))
@@ -254,7 +256,11 @@ class _Matcher:
 
     def best_of(self, samples: Sequence[int], offsets: Iterable[int]) -> tuple[list[int], float]:
         """Offsets that fit all frames and fit about equally well, the best first; its score."""
-        fitting = [o for o in dict.fromkeys(offsets) if self.all_fit(samples, o)]
+        candidates = list(dict.fromkeys(offsets))
+        exact = [o for o in candidates if all(self._difference(f, f + o) == 0 for f in samples)]
+        if exact:  # nothing else fits as well, and no neighbour has to be looked at
+            return exact, 0.0
+        fitting = [o for o in candidates if self.all_fit(samples, o)]
         if not fitting:
             return [], 0.0
         fitting.sort(key=lambda o: self._score(samples, o))

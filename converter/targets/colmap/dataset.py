@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.dataset.matte import missing_mattes
 from converter.dataset.options import SceneOptions
 from converter.dataset.proof import require_clean
 from converter.dataset.record import write_record
 from converter.dataset.scene import (
     Scene,
     head_cloud,
-    missing_mattes,
     require_scene_aligned,
     scene_facts,
     scene_line,
@@ -70,7 +70,7 @@ def write_dataset(
         path=out,
         summary=tuple(line for line in (scene_line(scene), aligned, *summary) if line),
         findings=tuple(findings),
-        missing=missing_mattes(scene, "masks/"),
+        missing=missing_mattes(scene.matte, "masks/"),
         run_in=", then convert again with --matte DIR",
         facts={"n_frames": len(scene.positions), "size": str(scene.canvas.size)},
     )

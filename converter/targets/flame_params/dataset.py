@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from converter.dataset.canvas import Canvas, choose_canvas
 from converter.dataset.images import draw_images
 from converter.dataset.landmarks import require_landmarks, settle_landmarks
-from converter.dataset.matte import Matte
+from converter.dataset.matte import Matte, missing_mattes
 from converter.dataset.options import CanvasOptions, ViewOptions
 from converter.dataset.proof import proof_sheet, require_aligned, require_clean
 from converter.dataset.record import options_facts, write_record
@@ -23,7 +23,7 @@ from converter.dataset.view import (
     one_intrinsics,
     view_facts,
 )
-from converter.errors import MissingInputError, TargetError
+from converter.errors import TargetError
 from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats
@@ -36,7 +36,7 @@ from converter.geometry.pose import (
 from converter.media.atomic import replace_folder
 from converter.media.images import encode_image, read_image
 from converter.media.manifest import MANIFEST, DatasetFolder, to_json
-from converter.registry import Missing, Progress, Written
+from converter.registry import Progress, Written
 from converter.targets.flame_params import Options
 from converter.targets.flame_params.check import FACTOR, NAME, check_dataset, load_dataset
 from converter.track import Image, Track
@@ -80,12 +80,7 @@ def make_plan(track: Track, options: Options) -> Plan:
         raise TargetError(track.name, "one K for all frames", "K that differs between frames")
     times = np.arange(len(track)) / track.fps if track.times is None else track.times
     positions, filled, more = settle_landmarks(landmarks, times, _MAX_GAP, f"{track.name}: kpt")
-    matte = None
-    if options.matte is not None:
-        if not options.matte.is_dir():
-            raise MissingInputError(options.matte, "what --matte names: a folder of PNG", "nothing",
-                                    "Check its spelling.")  # fmt: skip
-        matte = Matte.find(options.matte, options.matte_names, track, canvas)
+    matte = Matte.given(options.matte, options.matte_names, track, canvas)
     findings += more + _doubts(track, len(positions), matte, options)
     landmarks = canvas.from_crop(positions, filled)
     return Plan(canvas.kept(track), canvas, k, positions, landmarks, matte, tuple(findings))
@@ -193,7 +188,7 @@ def write_dataset(
         path=out,
         summary=tuple(line for line in (_line(plan, options), aligned, *summary) if line),
         findings=(*plan.findings, *_path_doubts(out)),
-        missing=_missing(plan),
+        missing=missing_mattes(plan.matte, "mask/"),
         run_in=", then convert again with --matte DIR",
         facts={"n_frames": len(plan.positions), "size": str(plan.canvas.size)},
     )
@@ -327,13 +322,3 @@ def _facts(plan: Plan, options: Options) -> dict[str, Any]:
         "steps": list(plan.track.provenance.steps),
         "findings": [asdict(f) for f in (*plan.track.findings, *plan.findings)],
     }
-
-
-def _missing(plan: Plan) -> tuple[Missing, ...]:
-    if plan.matte is not None:
-        return ()
-    command = (
-        "python inference.py --variant resnet50 --checkpoint rvm_resnet50.pth --device cuda "
-        "--input-source VIDEO_OR_FRAMES --output-type png_sequence --output-alpha MATTE_DIR"
-    )
-    return (Missing("mask/", "mattes, e.g. by RobustVideoMatting", command),)

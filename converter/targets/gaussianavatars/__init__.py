@@ -35,7 +35,8 @@ class Options(CanvasOptions):
     matte: Path | None = None
     """Mattes as grey PNG, 255 is the person, at source or crop size: images are put on white."""
     matte_names: Literal["auto", "frame", "image", "position"] = "auto"
-    """What the matte's file names count: .frame numbers, images from 1, or places from 0."""
+    """What the matte's file names count: .frame numbers, images from 1, or places from 0 (0.png,
+    or 0000.png as RobustVideoMatting has it)."""
 
 
 TARGET = FolderTarget(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from converter.dataset.canvas import Canvas, choose_canvas, residual_lines
 from converter.dataset.doubts import canvas_doubts
 from converter.dataset.images import draw_images
-from converter.dataset.matte import Matte, on_white
+from converter.dataset.matte import Matte, missing_mattes, on_white
 from converter.dataset.options import Space, ViewOptions
 from converter.dataset.proof import proof_sheet, require_aligned, require_clean
 from converter.dataset.record import options_facts, write_record
@@ -27,7 +27,7 @@ from converter.dataset.view import (
     meshes_for_proof,
     view_facts,
 )
-from converter.errors import MissingInputError, TargetError
+from converter.errors import TargetError
 from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats
@@ -40,7 +40,7 @@ from converter.geometry.pose import (
 from converter.media.atomic import replace_folder
 from converter.media.images import encode_image, read_image
 from converter.media.manifest import MANIFEST, DatasetFolder, to_json
-from converter.registry import Missing, Progress, Written
+from converter.registry import Progress, Written
 from converter.targets.gaussianavatars import Options
 from converter.targets.gaussianavatars.check import NAME, check_dataset, load_dataset
 from converter.track import Image, Track
@@ -85,12 +85,7 @@ def make_plan(track: Track, options: Options) -> Plan:
         raise TargetError(track.name, "at least 2 frames, one for each split", f"{len(track)}")
     canvas, findings = _images_of(track, options)
     positions = np.arange(len(track))
-    matte = None
-    if options.matte is not None:
-        if not options.matte.is_dir():
-            raise MissingInputError(options.matte, "what --matte names: a folder of PNG", "nothing",
-                                    "Check its spelling.")  # fmt: skip
-        matte = Matte.find(options.matte, options.matte_names, track, canvas)
+    matte = Matte.given(options.matte, options.matte_names, track, canvas)
     findings += _doubts(track, matte)
     return Plan(canvas.kept(track), canvas, positions, matte, tuple(findings))
 
@@ -166,7 +161,7 @@ def write_dataset(
         path=out,
         summary=tuple(line for line in (*_lines(plan), aligned, *summary) if line),
         findings=plan.findings,
-        missing=_missing(plan),
+        missing=missing_mattes(plan.matte, "fg_masks/"),
         run_in=", then convert again with --matte DIR",
         next_command=_next_command(out, options),
         facts={"n_frames": len(plan.positions), "size": str(plan.canvas.size),
@@ -351,16 +346,6 @@ def _facts(plan: Plan, options: Options) -> dict[str, Any]:
         "steps": list(plan.track.provenance.steps),
         "findings": [asdict(f) for f in (*plan.track.findings, *plan.findings)],
     }
-
-
-def _missing(plan: Plan) -> tuple[Missing, ...]:
-    if plan.matte is not None:
-        return ()
-    command = (
-        "python inference.py --variant resnet50 --checkpoint rvm_resnet50.pth --device cuda "
-        "--input-source VIDEO_OR_FRAMES --output-type png_sequence --output-alpha MATTE_DIR"
-    )
-    return (Missing("fg_masks/", "mattes, e.g. by RobustVideoMatting", command),)
 
 
 def _next_command(out: Path, options: Options) -> str:

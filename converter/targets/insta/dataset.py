@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from converter.dataset.canvas import Canvas
 from converter.dataset.frame_blocks import frame_contents
 from converter.dataset.images import draw_images
+from converter.dataset.matte import missing_mattes, require_folder
 from converter.dataset.parsing import canvas_map, numbered_paths
 from converter.dataset.proof import require_clean
 from converter.dataset.record import write_record
 from converter.dataset.scene import (
     Scene,
     make_scene,
-    missing_mattes,
     require_scene_aligned,
     scene_facts,
     scene_line,
@@ -124,9 +124,7 @@ def _doubts(track: Track, n_test: int, options: Options) -> list[Finding]:
 def _seg_masks(scene: Scene, options: Options) -> SegMasks | None:
     if options.seg_mask is None:
         return None
-    if not options.seg_mask.is_dir():
-        raise MissingInputError(options.seg_mask, "what --seg-mask names: a folder of PNG",
-                                "nothing", "Check its spelling.")  # fmt: skip
+    require_folder(options.seg_mask, "--seg-mask")
     paths = numbered_paths(options.seg_mask, options.matte_names, scene.track)
     affine = canvas_map(read_size(paths[0]), scene.track, scene.canvas, str(paths[0]))
     return SegMasks(paths, affine)
@@ -260,7 +258,7 @@ def _shared(k: Intrinsics) -> dict[str, float]:
 
 
 def _missing(plan: Plan) -> tuple[Missing, ...]:
-    missing = list(missing_mattes(plan.scene, "images/ (their alpha)"))
+    missing = list(missing_mattes(plan.scene.matte, "images/ (their alpha)"))
     if plan.masks is None:
         missing.append(
             Missing("seg_mask/", "face parsing; INSTA-pytorch wants it, and INSTA's preprocessing "

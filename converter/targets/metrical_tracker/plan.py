@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.bundle.contents import BundleMeshes, BundleVideo
-from converter.dataset.frame_blocks import NEUTRAL, one_focal_length
+from converter.dataset.frame_blocks import neutral_blocks, one_focal_length
 from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.crop import BBox, Crop
@@ -343,13 +343,7 @@ def _doubts(track: Track) -> list[Finding]:
     if flame.expression is None or flame.shape is None:
         what = "it has no FLAME shape or expression; FlashAvatar needs both."
         findings.append(_doubt("flame-missing", track.name, what))
-    filled = [name for name in NEUTRAL if getattr(flame, name) is None]
-    if flame.expression is not None and filled:
-        findings.append(
-            Finding("flame-neutral", "info", track.name, f"{', '.join(filled)}: not in the track, "
-                    "neutral in every frame, as the tracker writes what it does not fit.")
-        )  # fmt: skip
-    return findings
+    return findings + neutral_blocks(track)
 
 
 def _doubt(check: str, where: str, message: str, fix: str = "") -> Finding:

@@ -12,7 +12,6 @@ from converter.sources.metrical_tracker.evidence import (
     SAME_GREY_LEVELS,
     CropDifferences,
     crop_differences,
-    frame_groups,
 )
 from converter.sources.metrical_tracker.numbering import video_places
 from converter.sources.metrical_tracker.reader import box_of_corners
@@ -171,13 +170,14 @@ def _sequences(track: Tracked) -> tuple[Frames, Frames, list[range]]:
     kept = KeptFrames(tuple(images), size, track.pictures)
     if track.files.source_files:
         places = {p.stem: p for p in track.files.source_files}
-        lost = [p.stem for p in images if p.stem not in places]
+        names = track.files.image_names
+        lost = [name for name in names if name not in places]
         if lost:
             raise CheckSkipped(f"no source frame is named like image {lost[0]}")
-        paths = tuple(places[p.stem] for p in images)
+        paths = tuple(places[name] for name in names)
         source = KeptFrames(paths, track.source_size or size, track.pictures)
-        n, groups = len(images), frame_groups(len(images), spread=True)
-        return source, kept, [range(n)] if track.thorough else groups
+        n = len(images)
+        return source, kept, [range(n)] if track.thorough else _groups(n)
     video = track.files.video
     if video is None:
         raise CheckSkipped("there are neither source frames nor a video")
@@ -190,6 +190,12 @@ def _sequences(track: Tracked) -> tuple[Frames, Frames, list[range]]:
     if track.thorough:
         return video, kept, [range(n)]
     return video, kept, [range(s, s + 3) for s in _VIDEO_GROUPS if s + 3 <= n] or [range(n)]
+
+
+def _groups(n: int) -> list[range]:
+    """The first image, the middle one, and the last three: what is out of step is so at the end."""
+    starts = sorted({0, (n - 1) // 2, max(n - 3, 0)})
+    return [range(s, n if s == starts[-1] else s + 1) for s in starts]
 
 
 def _compared(track: Tracked) -> tuple[Crop, CropDifferences, float]:

@@ -128,7 +128,8 @@ def files_missing(track: Tracked) -> Outcome:
 def _images_without_landmarks(track: Tracked, marked: set[int]) -> list[Finding]:
     """Images that no frame shows, e.g. those before the first one, have landmarks, too."""
     names, found = track.npy_names("kpt"), []
-    lost = [p.name for p in track.files.images if p.stem not in names]
+    images = zip(track.files.image_names, track.files.images, strict=False)
+    lost = [path.name for stem, path in images if stem not in names]
     if names and lost and not marked:
         found.append(
             finding("warning", track.folders.actor, f"{len(lost)} of {len(track.files.images)} "
@@ -147,7 +148,7 @@ def _per_frame_files(track: Tracked) -> Iterable[tuple[str, bool, Path, set[int]
     actor = track.folders.actor
     if actor is not None and track.offset is not None:
         for folder in ("kpt", "kpt_dense"):
-            stems = set(track.npy_names(folder))
+            stems = track.npy_names(folder)
             names = ((i, track.files.image_name(i + track.offset)) for i in track.numbers)
             yield f"{folder} file", False, actor / folder, {i for i, n in names if n in stems}
 
@@ -193,13 +194,13 @@ def frames_renamed(track: Tracked) -> Outcome:
     payloads = track.payloads
     if not payloads:
         raise CheckSkipped("no .frame is readable")
-    other_id = [p for p in payloads if p.frame_id is not None and p.frame_id != int(p.path.stem)]
-    of_id = {p.path for p in other_id}
-    other_stem = [
-        p for p in payloads
-        if p.path not in of_id and p.written_as is not None and p.written_as.isdecimal()
-        and int(p.written_as) != int(p.path.stem)
-    ]  # fmt: skip
+    other_id, other_stem = [], []
+    for p in payloads:
+        number = int(p.path.stem)
+        if p.frame_id is not None and p.frame_id != number:
+            other_id.append(p)
+        elif p.written_as is not None and p.written_as.isdecimal() and int(p.written_as) != number:
+            other_stem.append(p)
     found: list[Finding] = []
     if other_id:
         p = other_id[0]
@@ -305,7 +306,8 @@ def landmarks_damaged(track: Tracked) -> Outcome:
     status = track.landmark_status
     if not status:
         raise CheckSkipped("there is no kpt folder, or nothing shows which image is whose")
-    return _damaged_landmarks(track.landmark_errors, len(status))
+    n_read = sum(s not in ("unread", "missing") for s in status.values())
+    return _damaged_landmarks(track.landmark_errors, n_read)
 
 
 def _damaged_landmarks(errors: dict[int, UncropError], n: int) -> Outcome:

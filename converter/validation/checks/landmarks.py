@@ -36,11 +36,14 @@ def landmarks_missing(evidence: Evidence) -> Outcome:
     if points is None:
         raise CheckSkipped("there are no landmarks")
     lost = np.asarray(~np.isfinite(points).all(axis=(1, 2)))
+    n_examined = len(lost)
     if isinstance(evidence, Tracked):  # a damaged file is another check's finding
-        lost &= np.array([evidence.landmark_status.get(int(i)) != "damaged" for i in evidence.ids])
+        status = np.array([evidence.landmark_status.get(int(i), "") for i in evidence.ids])
+        lost &= ~np.isin(status, ("damaged", "unread"))
+        n_examined = int((status != "unread").sum())
     ids = evidence.ids[lost]
     if not len(ids):
-        return Outcome((), len(lost))
+        return Outcome((), n_examined)
     share = float(lost.mean())
     longest = _longest_run(lost, evidence.ids)
     bad = share > _LOST_SHARE or longest > _LOST_RUN
@@ -52,7 +55,7 @@ def landmarks_missing(evidence: Evidence) -> Outcome:
     found = finding(
         "warning" if bad else "info", "kpt", message, share, _LOST_SHARE, "of the frames", fix
     )
-    return Outcome((found,), len(lost), tuple(int(i) for i in ids))
+    return Outcome((found,), n_examined, tuple(int(i) for i in ids))
 
 
 def _longest_run(lost: NDArray[np.bool_], ids: NDArray[np.int64]) -> int:
@@ -135,15 +138,23 @@ def jitter(evidence: Evidence) -> Outcome:
     """The camera does not shake where the head in the picture keeps still."""
     points = evidence.require_landmarks()
     track = evidence.in_crop
-    there = np.asarray(np.isfinite(points).all(axis=(1, 2)))
-    runs = _runs(evidence.ids, there)
+    motion = _motion_of_camera(track)
+    side = max(track.intrinsics.size.width, track.intrinsics.size.height)
+    limit = _JITTER_LIMIT * side
+    if isinstance(evidence, Tracked) and not evidence.thorough:
+        # A camera that hardly shakes cannot shake beyond the head: landmarks need not be read.
+        unread = [evidence.landmark_status.get(int(i)) == "unread" for i in evidence.ids]
+        runs = _runs(evidence.ids, np.isfinite(points).all(axis=(1, 2)) | np.array(unread))
+        camera = shake(motion, runs)
+        if len(runs) and np.median(camera) <= limit and (camera > 3 * limit).sum() < 2:
+            return Outcome((), len(runs))
+        evidence.all_landmarks()
+    runs = _runs(evidence.ids, np.asarray(np.isfinite(points).all(axis=(1, 2))))
     if not len(runs):
         raise CheckSkipped("no five frames in a row have landmarks")
     seen = shake(_motion_of_landmarks(points), runs)
-    camera = shake(_motion_of_camera(track), runs)
+    camera = shake(motion, runs)
     excess = np.sqrt(np.maximum(camera**2 - seen**2, 0))
-    side = max(track.intrinsics.size.width, track.intrinsics.size.height)
-    limit = _JITTER_LIMIT * side
     typical, beside = float(np.median(excess)), float(np.median(seen))
     strong = (excess > 3 * limit) & (camera > _JITTER_RATIO * seen)
     if not (typical > limit and float(np.median(camera)) > _JITTER_RATIO * beside):

@@ -39,8 +39,6 @@ def numbers_nonfinite(track: Tracked) -> Outcome:
 
 def _differing(stacked: Floats) -> tuple[NDArray[np.int64], float]:
     """Positions that differ from the most common value, and by how much, relative."""
-    if (stacked == stacked[0]).all():  # as in every genuine track; sorting would be slow
-        return np.zeros(0, np.int64), 0.0
     _, inverse, counts = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
     usual = int(np.argmax(counts))
     positions = np.flatnonzero(np.ravel(inverse) != usual)
@@ -53,9 +51,13 @@ def _constant(
     track: Tracked, get: Callable[[FramePayload], Floats | None], severity: Severity, name: str,
     meaning: str,
 ) -> tuple[Finding | None, list[int], int]:  # fmt: skip
-    have = [(int(p.path.stem), v) for p in track.usable if (v := get(p)) is not None]
+    ids_values = zip(track.usable_ids, track.usable, strict=True)
+    have = [(i, v) for i, p in ids_values if (v := get(p)) is not None]
     have = [(i, v) for i, v in have if v.shape == have[0][1].shape]
     if len(have) < 2:
+        return None, [], len(have)
+    first = have[0][1].tobytes()
+    if all(v.tobytes() == first for _, v in have):  # as in every genuine track
         return None, [], len(have)
     positions, off = _differing(np.stack([v for _, v in have]))
     ids = [have[int(i)][0] for i in positions]
