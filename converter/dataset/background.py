@@ -36,8 +36,8 @@ def derive_background(track: Track, canvas: Canvas, parsing: Parsing) -> Image:
     picks = list(range(0, len(track), _BACKGROUND_STEP))
     colour = np.zeros((*canvas.size.shape, 3), np.uint8)
     farthest = np.zeros(canvas.size.shape, np.float32)
-    for index, frame in zip(picks, canvas.frames.stream(picks), strict=True):
-        drawn = canvas.draw(frame, index)
+    for index, draw in zip(picks, canvas.stream(picks), strict=True):
+        drawn = draw(None)
         free = (~foreground(parsing.read(index, canvas.size))).astype(np.uint8)
         distance = cv2.distanceTransform(free, cv2.DIST_L2, 5)
         nearer = distance > farthest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +18,16 @@ from converter.findings import Finding
 from converter.geometry.crop import Window
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.geometry.pose import Pose
-from converter.media.resampling import resample
+from converter.media.resampling import reach, resample
+from converter.media.video import Part, VideoFrames
 from converter.track import CentralCameras, Frames, Image, Track
 
 _DEFAULT_CROP_SIZE = 512
 _MIN_SIDE = 64
+_HEAD_FIELD_M = 0.4
+"""What trackers' crops show of the world at the head, roughly."""
+_MOST = 0.75
+"""Of an image that is shown to more than that, all colours are converted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +83,48 @@ class Canvas:
         """Kind and size, for messages."""
         return f"{self.kind} {self.size}"
 
-    def draw(self, image: Image, position: int, out: Image | None = None) -> Image:
-        """Draw one image of `frames`, that of track frame ``position``; into ``out`` if need be."""
+    def stream(self, positions: Sequence[int]) -> Iterator[Callable[[Image | None], Image]]:
+        """Decode the images of track frames ``positions``, ascending, in one pass.
+
+        Yields
+        ------
+        ``draw(out)``, one for each: draws the canvas (H, W, 3), into ``out`` if it is an array; to
+        be called in any thread.
+
+        """
+        part = self._part(positions)
+        if part is None or not isinstance(self.frames, VideoFrames):
+            part, images = None, self.frames.stream(positions)
+        else:
+            images = self.frames.stream(positions, part)
+        for position, image in zip(positions, images, strict=True):
+            yield partial(self._draw, image, part, position)
+
+    def _draw(self, image: Image, part: Part | None, position: int, out: Image | None) -> Image:
         if self.kind == "full":
             return image[: self.size.height, : self.size.width]
-        return resample(image, self.window.canvas_from_image[position], self.size, out)
+        affine = self.window.canvas_from_image[position]
+        if part is not None:
+            affine = affine @ PixelAffine(1.0, 1.0, float(part.x), float(part.y))
+        return resample(image, affine, self.size, out)
+
+    def _part(self, positions: Sequence[int]) -> Part | None:
+        """Return the part of the images that the canvas shows; None if it is most of them."""
+        image, canvas = self.frames.size, self.size
+        if self.kind == "full" or any(side % Part.STEP for side in image.shape):
+            return None
+        a = self.window.canvas_from_image
+        corners = np.concatenate(
+            [a[p].inverse()([(0, 0), (canvas.width, canvas.height)]) for p in positions]
+        )
+        margin = reach(float(np.min(a.sx)), float(np.min(a.sy)))
+        step = Part.STEP
+        first = np.maximum(np.floor((corners.min(axis=0) - margin) / step).astype(int) * step, 0)
+        last = np.ceil((corners.max(axis=0) + margin) / step).astype(int) * step
+        width, height = np.minimum(last, (image.width, image.height)) - first
+        if min(width, height) <= 0 or width * height > _MOST * image.width * image.height:
+            return None
+        return Part(int(first[0]), int(first[1]), Size(int(width), int(height)))
 
     def kept(self, track: Track) -> Track:
         """Return the track that was given to `choose_canvas` with what was fitted for it."""
@@ -247,7 +290,11 @@ def _crop_canvas(track: Track, size: Size | None, options: CanvasOptions) -> Can
     in_crop = track.in_crop()
     k = in_crop.intrinsics
     # The tracker's field of view over the shorter side of the canvas.
-    focal = float(np.median(k.fy)) * min(size.width, size.height) / k.size.height
+    side = min(size.width, size.height)
+    focal = float(np.median(k.fy)) * side / k.size.height
+    if from_source and k.size == track.require_crop().source:
+        # A tracker without a constant crop: the whole frame is no view of the head.
+        focal = max(focal, side * float(np.median(in_crop.w2c.t[:, 2])) / _HEAD_FIELD_M)
     if from_source:
         located = track.in_source()
         window = Window.centred(located.intrinsics, size, focal)

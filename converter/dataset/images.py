@@ -37,12 +37,10 @@ def draw_images(
     """
     kept = [int(p) for p in positions]
 
-    def work(item: tuple[int, Image]) -> None:
-        number, frame = item
+    def work(item: tuple[int, Callable[[Image | None], Image]]) -> None:
+        number, draw = item
         # Every thread draws into memory of its own, and writes before it draws the next.
-        out = scratch("canvas", (*canvas.size.shape, 3), np.uint8)
-        write(number, canvas.draw(frame, kept[number], out))
+        write(number, draw(scratch("canvas", (*canvas.size.shape, 3), np.uint8)))
 
-    stream = enumerate(canvas.frames.stream(kept))
-    for done, _ in enumerate(ordered_map(work, stream), start=1):
+    for done, _ in enumerate(ordered_map(work, enumerate(canvas.stream(kept))), start=1):
         progress("write images", done, len(kept))

@@ -80,6 +80,11 @@ def resample_nearest(
     return canvas
 
 
+def reach(*scales: float) -> float:
+    """How far around its place `resample` reads the image, px, at the smallest of the scales."""
+    return 2 * max(1.0, 1 / min(scales)) + 1
+
+
 def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Return an array that this thread uses again and again; its content is anybody's."""
     kept: dict[str, NDArray[Any]] = _scratch.__dict__

@@ -25,7 +25,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,10 @@ _TS_PACKET = 188
 _MICROSECOND = Fraction(1, 1_000_000)
 _AVFMT_TS_DISCONT = 0x0200
 """libavformat's flag of containers whose clock may jump; ffmpeg zeroes it by the used streams."""
+
+_COPIED_COLOURS = frozenset({"yuv420p", "yuvj420p"})
+"""Pixel formats whose colours libswscale copies to all pixels that share them, so that those of a
+part do not depend on what is around it. It interpolates the others."""
 
 _ONE_FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "av1", "mpeg4", "mjpeg", "prores", "png", "ffv1"}
@@ -179,6 +183,39 @@ class FrameClock:
         return range(first - self._base, self.n_frames)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A rectangle of every image of a video, in whole `STEP` px: colours may be stored that coarse.
+
+    Attributes
+    ----------
+    x, y
+        Its first column and row.
+    size
+        Its size, px.
+
+    """
+
+    STEP: ClassVar[int] = 4
+
+    x: int
+    y: int
+    size: Size
+
+    def __post_init__(self) -> None:
+        if any(value % self.STEP for value in (self.x, self.y, *self.size.shape)):
+            raise ConventionError("part of a video", f"multiples of {self.STEP} px", f"{self}")
+
+    def of(self, image: Image) -> Image:
+        """Cut it out of a whole image."""
+        return image[self.y : self.y + self.size.height, self.x : self.x + self.size.width]
+
+    @property
+    def filter(self) -> tuple[str, str]:
+        """The libavfilter that cuts it out, and its arguments."""
+        return "crop", f"{self.size.width}:{self.size.height}:{self.x}:{self.y}"
+
+
 class VideoFrames:
     """The frames of a track out of a video, as if extracted by ffmpeg first; see `Frames`.
 
@@ -273,10 +310,11 @@ class VideoFrames:
                 raise
             return self._convert(self._run.frame, number)
 
-    def stream(self, indices: Sequence[int]) -> Iterator[Image]:
+    def stream(self, indices: Sequence[int], part: Part | None = None) -> Iterator[Image]:
         """Decode the images of track frames ``indices``, ascending, in one pass.
 
-        Decoding runs on all cores and stops after the last image asked for.
+        Decoding runs on all cores and stops after the last image asked for. Of ``part`` alone are
+        the colours converted; its pixels are those that the whole image has there.
 
         Yields
         ------
@@ -294,10 +332,10 @@ class VideoFrames:
         """
         numbers = [self._indices[i] for i in indices]
         _require_ascending(numbers, self.path)
-        return self._extract(numbers)
+        return self._extract(numbers, part)
 
-    def _extract(self, numbers: list[int]) -> Iterator[Image]:
-        convert = _Converter(self.path, self.size)
+    def _extract(self, numbers: list[int], part: Part | None) -> Iterator[Image]:
+        convert = _Converter(self.path, self.size, part)
         run = _NOTHING
         with closing(self._decode()) as runs:
             for number in numbers:
@@ -690,9 +728,10 @@ def _shown_size(frame: VideoFrame) -> Size:
 class _Converter:
     """Decoded frames to BGR, through the filters that ffmpeg would run on them."""
 
-    def __init__(self, path: Path, size: Size) -> None:
+    def __init__(self, path: Path, size: Size, part: Part | None = None) -> None:
         self._path = path
         self._size = size
+        self._part = part
         self._key: object = None
         self._graph: Graph | None = None
 
@@ -709,21 +748,25 @@ class _Converter:
             int(frame.color_range),
             matrix,
         )
+        part = self._part
+        cut_first = part is not None and frame.format.name in _COPIED_COLOURS
         try:
             if self._graph is None or key != self._key:
-                self._graph, self._key = _conversion_graph(frame, matrix), key
+                cut = [part.filter] if part is not None and cut_first else []
+                self._graph = _conversion_graph(frame, [*_rotation_filters(matrix), *cut])
+                self._key = key
             self._graph.vpush(frame)
             pixels = self._graph.vpull().to_ndarray()
         except av.FFmpegError as error:
             raise FormatError(where, "a picture that libav can show", reason_of(error)) from None
         image = _bgr(pixels)
-        found = Size(image.shape[1], image.shape[0])
+        found = _shown_size(frame) if cut_first else Size(image.shape[1], image.shape[0])
         if found != self._size:
             raise FormatError(where, f"{self._size}", f"{found}", "The size may not change.")
-        return image
+        return image if part is None or cut_first else part.of(image)
 
 
-def _conversion_graph(frame: VideoFrame, matrix: tuple[int, ...] | None) -> Graph:
+def _conversion_graph(frame: VideoFrame, filters: Sequence[tuple[str, str]]) -> Graph:
     from av.filter import Graph
 
     graph = Graph()
@@ -734,7 +777,7 @@ def _conversion_graph(frame: VideoFrame, matrix: tuple[int, ...] | None) -> Grap
             f"pixel_aspect=1/1:colorspace={int(frame.colorspace)}:range={int(frame.color_range)}",
         )
     ]
-    nodes += [graph.add(name, args) for name, args in _rotation_filters(matrix)]
+    nodes += [graph.add(name, args) for name, args in filters]
     nodes += [graph.add("scale", "flags=bicubic"), graph.add("format", _rgb_format(frame))]
     graph.link_nodes(*nodes, graph.add("buffersink")).configure()
     return graph

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from converter.errors import ConventionError, FormatError, MissingInputError, UnsafeFileError
 from converter.geometry.pixels import Size
 from converter.media.limits import Limits
-from converter.media.video import FrameClock, VideoFrames, probe
+from converter.media.video import FrameClock, Part, VideoFrames, probe
 from tests.media.ffmpeg import extracted_frames, ffmpeg
 
 SIZE = "s=96x64"
@@ -193,6 +193,11 @@ def test_frames_are_those_that_ffmpeg_extracts(name: str, tmp_path: Path) -> Non
         difference = np.abs(ours.astype(int) - theirs)
         assert difference.max() == 0, f"frame {k}: {difference.max()} {(difference > 0).mean()}"
     assert (frames.size.height, frames.size.width) == expected[0].shape[:2]
+    # A part has the pixels that the whole image has there, however colours are stored.
+    width, height = (side // 8 * 4 for side in frames.size.shape[::-1])
+    part = Part(4, 8, Size(width, height - 4))
+    for ours, theirs in zip(frames.stream(range(len(frames)), part), expected, strict=False):
+        np.testing.assert_array_equal(ours, theirs[8 : 4 + height, 4 : 4 + width])
 
 
 # --- which frames -----------------------------------------------------------------------------

@@ -19,7 +19,9 @@ from converter.dataset.landmarks import settle_landmarks
 from converter.errors import MissingInputError, TargetError
 from converter.geometry import Intrinsics, PixelAffine, Pose, Size
 from converter.media.images import read_image, read_size
+from converter.media.resampling import resample
 from converter.media.torchfile import read_torch, write_torch
+from converter.media.video import VideoFrames
 from converter.registry import ReadOptions, no_progress
 from converter.targets.gaussiantalker.blink import eye_aspect_ratio, find_blinks
 from converter.targets.gaussiantalker.cameras import (
@@ -31,6 +33,7 @@ from converter.targets.gaussiantalker.check import check_dataset
 from converter.targets.gaussiantalker.options import Options
 from converter.track import Track
 from tests import strategies
+from tests.media.ffmpeg import ffmpeg
 
 TARGET = registry.target("gaussiantalker")
 
@@ -249,6 +252,26 @@ def test_pixels_land_where_the_camera_says(make_track: Any, tmp_path: Path, canv
         # Half a pixel, or an affine without its half-pixel terms, would be a common shift.
         assert np.abs(errors.mean(axis=0)).max() <= 0.05
         assert np.abs(errors).max() <= 0.15
+
+
+@pytest.mark.parametrize("size", ["64", "300", None])
+def test_a_canvas_of_a_video_is_that_of_its_whole_frames(
+    make_track: Any, tmp_path: Path, size: str | None
+) -> None:
+    """Also where only the part that it shows is converted to BGR."""
+    folder, _ = make_track(n_frames=3, source_size=(640, 360), crop_size=128)
+    track = registry.source("metrical_tracker").read(folder, ReadOptions())
+    clip = tmp_path / "clip.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=1", "-pix_fmt", "yuv420p", str(clip))
+    frames = VideoFrames(clip, indices=range(3))
+    canvas = "window" if size is None else "crop"
+    chosen, _ = choose_canvas(
+        replace(track, source_frames=frames), Options(canvas=canvas, size=size)
+    )
+    for position, draw in enumerate(chosen.stream(range(3))):
+        affine = chosen.window.canvas_from_image[position]
+        expected = resample(frames.read(position), affine, chosen.size)
+        np.testing.assert_array_equal(draw(None), expected)
 
 
 def _centroid(light: Any, near: Any, radius: float) -> Any:
