@@ -15,10 +15,10 @@ from converter import registry
 from converter.batch import NAME
 from converter.batch.discover import Found
 from converter.batch.executors import Executor, Failure
-from converter.errors import FormatError
+from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.media.atomic import require_free
-from converter.media.manifest import MANIFEST
+from converter.media.manifest import MANIFEST, read_json
 from converter.registry import Progress, ReadOptions, Written, no_progress
 
 
@@ -43,6 +43,21 @@ class ConvertJob:
     read: ReadOptions
     overwrite: bool = False
     dry_run: bool = False
+
+
+def without_datasets(tracks: Sequence[Found]) -> list[Found]:
+    """Leave out the folders that uncrop wrote for trainers, such as an earlier run's outputs."""
+    return [found for found in tracks if not _is_dataset(found.path)]
+
+
+def _is_dataset(path: Path) -> bool:
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        return False
+    try:
+        return read_json(manifest).get("target") not in registry.names("sources")
+    except UncropError:
+        return True
 
 
 def named_places(tracks: Sequence[Found], pattern: Path) -> list[Path]:

@@ -96,12 +96,18 @@ def _usage_error(command: ConvertArguments) -> str | None:
 
 def _run_many(command: ConvertArguments, options: Any) -> int:
     """Convert every track below what was named; one that is refused is a line, and exit code 1."""
-    from converter.batch.converting import ConvertJob, convert_many, named_places
+    from converter.batch.converting import (
+        ConvertJob,
+        convert_many,
+        named_places,
+        without_datasets,
+    )
     from converter.batch.discover import discover
     from converter.batch.executors import Failure, LocalProcesses
     from converter.media.parallel import n_cores
 
-    tracks = list(dict.fromkeys(found for path in command.tracks for found in discover(path).found))
+    below = dict.fromkeys(found for path in command.tracks for found in discover(path).found)
+    tracks = without_datasets(list(below)) or list(below)
     alone = [n for n in ("actor", "source", "bbox", "begin_frames")
              if getattr(command, n) is not None]  # fmt: skip
     if alone and len(tracks) > 1:
@@ -113,13 +119,20 @@ def _run_many(command: ConvertArguments, options: Any) -> int:
                      command.dry_run)  # fmt: skip
     executor = LocalProcesses(min(command.jobs or n_cores(), len(tracks)))
     with Reporter(quiet=command.quiet, json=command.json) as reporter:
+        if len(tracks) < len(below):
+            n = len(below) - len(tracks)
+            reporter.steps(
+                [f"left out {n} that uncrop wrote for {'a trainer' if n == 1 else 'trainers'}"]
+            )
         done = convert_many(tracks, places, job, executor, reporter.progress)
     entries: list[dict[str, Any]] = []
     with Reporter(quiet=command.quiet, json=command.json) as reporter:
         for position, outcome in done.items():
             path = str(tracks[position].path)
             if isinstance(outcome, Failure):
-                print(f"uncrop: {printable(path)}: {outcome.message}", file=sys.stderr)
+                named = outcome.message.startswith(printable(path))
+                where = "" if named else f"{printable(path)}: "
+                print(f"uncrop: {where}{outcome.message}", file=sys.stderr)
                 entries.append({"ok": False, "track": path, "error": outcome.message})
                 continue
             reporter.steps([f"{printable(path)}:"])

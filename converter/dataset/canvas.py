@@ -168,12 +168,12 @@ def _best_canvas(
 ) -> tuple[Canvas, list[Finding]]:
     """The whole frame where it can be had, else the most of it that is exact, else the crops."""
     if track.source_frames is None or track.crop is None:
-        lost = "source frames" if track.source_frames is None else "bbox.pt"
+        lost = "are no source frames" if track.source_frames is None else "is no bbox.pt"
         finding = Finding(
             "canvas-crop",
             "warning",
             track.name,
-            f"there are no {lost}, so the images come from the tracker's crops.",
+            f"there {lost}, so the images come from the tracker's crops.",
             fix="For native resolution give --source DIR_OR_VIDEO and --bbox FILE.",
         )
         return _crop_canvas(track, size, options), [finding]

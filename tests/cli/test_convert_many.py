@@ -63,6 +63,20 @@ def test_one_that_is_refused_does_not_end_the_others(three: Path, tmp_path: Path
     assert convert(three, "--to", "bundle", "-o", out, "--overwrite").returncode == 0
 
 
+def test_what_uncrop_wrote_for_a_trainer_is_no_track(three: Path, tmp_path: Path) -> None:
+    shutil.rmtree(three / "output/eve")
+    nerf = ["--to", "nerfstudio", "-o", three / "sets" / "{name}"]
+    assert convert(three, *nerf).returncode == 0
+    own = three / "mended/ada"
+    made = convert(three / "output/ada", "--to", "metrical_tracker", "-o", own)
+    assert made.returncode == 0, made.stderr
+    done = convert(three, "--to", "bundle", "-o", tmp_path / "{name}.h5", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "left out 2 that uncrop wrote for trainers" in done.stdout
+    # A track that it wrote is one.
+    assert done.stdout.count("dry run") == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
