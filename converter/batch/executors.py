@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from converter import __version__
 from converter.errors import MissingInputError, UncropError, printable
+from converter.media.chatter import kept_apart
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -265,12 +266,10 @@ def _serve(connection: Connection[Any, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     limit_threads()
-    try:
+    with kept_apart(), contextlib.suppress(EOFError, OSError):  # the parent is done, or is gone
         function = connection.recv()
         while True:
             _answer(connection, attempt(function, connection.recv()))
-    except (EOFError, OSError):
-        return  # the parent needs no more, or is gone
 
 
 def _answer(connection: Connection[Any, Any], outcome: object) -> None:

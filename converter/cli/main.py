@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from converter import __version__
 from converter.cli.exits import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.errors import UncropError, printable
+from converter.media.chatter import kept_apart
 
 VERBS = {
     "convert": "write a track as a bundle or as a trainer's dataset",
@@ -60,6 +61,12 @@ def _wants_json(verb: str, arguments: list[str]) -> bool:
 def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a verb; bad input becomes one line and exit code 3, an interrupt leaves quietly."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of bad images, we say
+    with kept_apart():
+        return _answered(verb, arguments)
+
+
+def _answered(verb: str, arguments: list[str]) -> int:
+    """Run a verb; what goes wrong is one line on standard error."""
     try:
         module = importlib.import_module(f"converter.cli.{verb.replace('-', '_')}")
         code = int(module.run(arguments))

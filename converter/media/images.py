@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import io
 import os
-import struct
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.errors import FormatError, UnsafeFileError
+from converter.errors import FormatError
 from converter.geometry.crop import Crop
 from converter.geometry.pixels import Size
+from converter.media import chatter
 from converter.media.files import read_bytes, read_head, scan_folder
+from converter.media.image_headers import read_header, require_whole
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
-_PNG_CHUNK = struct.Struct(">I4s")
-_END_OF_JPEG = b"\xff\xd9"
-_START_OF_SCAN = b"\xff\xda"
-_MAX_SCANS = 16
-"""Scans of a JPEG of ``limits.image_pixels``, in proportion more of a smaller one: a decoder goes
-over all pixels for each, and thousands fit into some KB (libjpeg-turbo's audit, LJT-01-004)."""
-_EXIF_ORIENTATION = 0x0112
 _HEAD_BYTES = 1 << 16
+_LOST_PIXELS = re.compile(
+    r"[Pp]remature end[\w ]*|bad (?:Huffman|arithmetic) code|found marker 0x\w+ instead of RST\d"
+)
+"""Warnings of libjpeg (its jerror.h) after which it makes pixels up."""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -53,35 +51,9 @@ def read_size(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Size:
 
     """
     try:
-        return _header(read_head(path, _HEAD_BYTES), str(path), limits)[0]
+        return read_header(read_head(path, _HEAD_BYTES), str(path), limits).size
     except FormatError:  # a JPEG may hold much before its size
-        return _header(read_bytes(path, limits), str(path), limits)[0]
-
-
-def _header(data: bytes, where: str, limits: Limits) -> tuple[Size, str]:
-    from PIL import Image as Pillow
-
-    try:
-        with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            width, height = image.size
-            kind = str(image.format)
-            # Trackers read with cv2.imread, which turns JPEGs by their EXIF orientation.
-            turned = kind == "JPEG" and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except Pillow.DecompressionBombError as error:
-        raise UnsafeFileError(where, "an image of ordinary size", str(error)) from None
-    except Exception as error:  # Pillow's header parsers raise nearly anything on damaged input
-        raise FormatError(
-            where, "a PNG or JPEG image", f"{type(error).__name__}: {error}".split("<_io")[0]
-        ) from None
-    size = Size(height, width) if turned else Size(width, height)
-    if size.n_pixels > limits.image_pixels:
-        raise UnsafeFileError(
-            where,
-            f"at most {limits.image_pixels / 1e6:g} megapixels",
-            f"{size} by its header",
-            "If it is genuine, raise the limit.",
-        )
-    return size, kind
+        return read_header(read_bytes(path, limits), str(path), limits).size
 
 
 def decode_image(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Image:
@@ -97,48 +69,29 @@ def decode_image(data: bytes, where: str, limits: Limits = DEFAULT_LIMITS) -> Im
     """
     import cv2
 
-    size, kind = _whole(data, where, limits)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None or Size.of(image) != size:
-        raise FormatError(where, f"a {size} {kind} image", "data that do not decode")
-    return np.asarray(image, dtype=np.uint8)
+    return np.asarray(_decode(data, where, limits, cv2.IMREAD_COLOR), dtype=np.uint8)
 
 
-def _whole(data: bytes, where: str, limits: Limits) -> tuple[Size, str]:
-    """Return size and kind of an image after the checks that come before decoding."""
-    size, kind = _header(data, where, limits)
-    if kind == "PNG":
-        _require_whole_png(data, where)
-        return size, kind
-    # Decoders fill the missing rows of a truncated file with grey and only warn.
-    if _END_OF_JPEG not in data[-4096:]:
-        raise FormatError(where, f"a whole {kind} file", "one that ends early")
-    _require_few_scans(data, size, where, limits)
-    return size, kind
+def _decode(data: bytes, where: str, limits: Limits, flag: int) -> NDArray[Any]:
+    """Check, decode with OpenCV, and hold the size against the header's."""
+    import cv2
 
-
-def _require_whole_png(data: bytes, where: str) -> None:
-    """Compare all chunks with their checksums, which decoders do late or not at all."""
-    here, view = 8, memoryview(data)
-    while here + 12 <= len(data):
-        length, kind = _PNG_CHUNK.unpack_from(data, here)
-        end = here + 8 + length
-        if zlib.crc32(view[here + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            found = "one that is damaged or ends early"
-            raise FormatError(where, "a whole PNG file", found, "Copy or write it again.")
-        if kind == b"IEND":
-            return
-        here = end + 4
-    raise FormatError(where, "a whole PNG file", "one that ends early")
-
-
-def _require_few_scans(data: bytes, size: Size, where: str, limits: Limits) -> None:
-    n_scans = data.count(_START_OF_SCAN)
-    most = _MAX_SCANS * max(1, limits.image_pixels // size.n_pixels)
-    if n_scans > most:
-        raise UnsafeFileError(
-            where, f"a {size} JPEG of at most {most} scans", f"{n_scans}", "Save it again."
-        )
+    header = require_whole(data, where, limits)
+    call = partial(cv2.imdecode, np.frombuffer(data, np.uint8), flag)
+    if header.kind == "JPEG":
+        image, said = chatter.listen(call)
+        lost = _LOST_PIXELS.search(said)
+        if lost:
+            raise FormatError(
+                where, "a whole JPEG file", f"pixels that are lost (libjpeg: {lost[0]})",
+                "Copy or save it again.",
+            )  # fmt: skip
+    else:
+        image = call()
+        chatter.forget()
+    if image is None or Size.of(image) != header.size:
+        raise FormatError(where, f"a {header.size} {header.kind} image", "data that do not decode")
+    return np.asarray(image)
 
 
 def read_image(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Image:
@@ -161,12 +114,7 @@ def read_depth(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> NDArray[Any
     """
     import cv2
 
-    data = read_bytes(path, limits)
-    size, kind = _whole(data, str(path), limits)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or Size.of(image) != size:
-        raise FormatError(path, f"a {size} {kind} image", "data that do not decode")
-    return np.asarray(image)
+    return _decode(read_bytes(path, limits), str(path), limits, cv2.IMREAD_UNCHANGED)
 
 
 def encode_image(image: Image, suffix: Literal[".jpg", ".png"], quality: int = 95) -> bytes:
