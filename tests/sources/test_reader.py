@@ -188,6 +188,14 @@ def test_the_box_of_another_run_is_refused(own_track: MakeTrack, source: str) ->
     refused(folder, r"bbox \[.*: expected crops of .* equal to the tracker's images .* found \d")
 
 
+def test_source_frames_that_are_a_smaller_copy(own_track: MakeTrack) -> None:
+    folder, truth = own_track(**SPEC, bbox=(100, 220, 30, 150))
+    for path in (truth.actor / "source").iterdir():
+        small = cv2.resize(cv2.imread(str(path)), (160, 120))
+        cv2.imwrite(str(path), small)
+    refused(folder, r"ends where the 160x120 source does: is it a smaller copy")
+
+
 def test_a_box_of_another_video(own_track: MakeTrack) -> None:
     folder, truth = own_track(**SPEC)
     set_bbox(truth, [787, 1197, 61, 471])

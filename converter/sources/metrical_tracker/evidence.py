@@ -302,7 +302,7 @@ def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
             f"crops of {source.origin} equal to the tracker's images "
             f"(mean difference <= {SAME_GREY_LEVELS:g} grey levels)",
             f"{found.centre:.1f}",
-            "Is it another video, another frame rate (--fps), or a bbox.pt of another run?",
+            _other_pictures(crop, source.size),
         )
     if found.nearer is not None:
         index, here, there = found.nearer
@@ -313,6 +313,16 @@ def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
             "Is it another frame rate (--fps), or another --begin-frames?",
         )
     return [] if found.worst <= SAME_GREY_LEVELS else [_altered(images, found)]
+
+
+def _other_pictures(crop: Crop, source: Size) -> str:
+    """Ask what most likely is another than it should be."""
+    if crop.bbox.x_max == source.width - 1 or crop.bbox.y_max == source.height - 1:
+        return (
+            f"The box of bbox.pt ends where the {source} source does: is it a smaller copy of the "
+            "video? Else it is another video, another --fps, or a bbox.pt of another run."
+        )
+    return "Is it another video, another frame rate (--fps), or a bbox.pt of another run?"
 
 
 def _altered(images: Frames, found: CropDifferences) -> Finding:
