@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -437,7 +437,7 @@ def _copy_output(track: Tracked, plan: _Plan, output: Path) -> None:
     for path in track.listing.paths:
         if int(path.stem) not in plan.dropped:
             shutil.copyfile(path, checkpoint / plan.names.get(path, path.name))
-    parts: tuple[tuple[str, dict[int, Path] | None], ...] = (
+    parts: tuple[tuple[str, Mapping[int, Path] | None], ...] = (
         ("mesh", track.mesh_files), ("depth", track.files_of("depth", ".png")),
         ("input", track.files.dumps),
     )  # fmt: skip

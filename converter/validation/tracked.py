@@ -50,7 +50,12 @@ from converter.sources.metrical_tracker.files import (
 )
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders
 from converter.sources.metrical_tracker.numbering import Images, Numbering, find_numbering
-from converter.sources.metrical_tracker.payload import FramePayload, frame_from, unusable_block
+from converter.sources.metrical_tracker.payload import (
+    FramePayload,
+    frame_from,
+    stacked,
+    unusable_block,
+)
 from converter.sources.metrical_tracker.reader import box_of_corners, read_bbox_numbers
 from converter.track import Flame, ImageSpace, Provenance, Track
 from converter.validation.evidence import (
@@ -69,6 +74,7 @@ _LANDMARK_STEP = 6
 """Of landmark files of the usual size every sixth is read: of more than five lost faces in a row,
 one is seen."""
 _N_LANDMARKS_READ = 64
+_CONSTANT = ("shape", "tex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +253,10 @@ class Tracked(Evidence):
         """Every .frame that is named by a number, each read once."""
         began = time.perf_counter()
         series, found = TorchSeries(self.options.limits), []
+        kept: dict[str, Floats] = {}
         for index, path in enumerate(self.listing.paths):
             found.append(self._frame(path, series))
+            _share(found[-1].payload, kept)
             self.options.progress("read frames", index + 1, len(self.listing.paths))
         self.reading_seconds = time.perf_counter() - began
         return found
@@ -429,8 +437,8 @@ class Tracked(Evidence):
     def cameras(self) -> StoredCameras:
         """The cameras of all usable frames; raises CheckSkipped if there are none."""
         payloads = self.usable
-        pose = Pose(np.stack([p.R for p in payloads]), np.stack([p.t for p in payloads]))
-        K = np.stack([p.K for p in payloads])
+        pose = Pose(stacked([p.R for p in payloads]), stacked([p.t for p in payloads]))
+        K = stacked([p.K for p in payloads])
         n, size = len(payloads), self._block_size(payloads)
         has_block = np.zeros(n, bool)
         block_K, block_R = np.full((n, 3, 3), np.nan), np.full((n, 3, 3), np.nan)
@@ -470,7 +478,7 @@ class Tracked(Evidence):
         fallback = actual or candidates[0]
         if not blocks:
             return fallback
-        K = np.stack([p.K for p in blocks])
+        K = stacked([p.K for p in blocks])
 
         def n_agreeing(size: Size) -> int:
             tracked = tracked_intrinsics(blocks, size)
@@ -582,7 +590,7 @@ class Tracked(Evidence):
             return found if same else []
 
         blocks = {name: block(name) for name in ("shape", "exp", "jaw", "eyelids")}
-        moving = {n: np.stack(b) for n, b in blocks.items() if b and n != "shape"}
+        moving = {n: stacked(b) for n, b in blocks.items() if b and n != "shape"}
         return Flame(
             shape=blocks["shape"][0] if blocks["shape"] else None,
             expression=moving.get("exp"),
@@ -727,6 +735,18 @@ class Tracked(Evidence):
         """Source frames, when they are a folder."""
         source = self.folders.source
         return list_images(source) if source is not None and source.is_dir() else []
+
+
+def _share(payload: FramePayload | None, kept: dict[str, Floats]) -> None:
+    """Keep one copy of what is the same in every frame: two thirds of its numbers."""
+    for name in _CONSTANT if payload is not None else ():
+        found, before = payload.flame.get(name), kept.get(name)  # type: ignore[union-attr]
+        if found is None:
+            continue
+        if before is not None and found.tobytes() == before.tobytes():
+            payload.flame[name] = before  # type: ignore[union-attr]
+        else:
+            kept[name] = found
 
 
 def _bytes_of(entry: os.DirEntry[str]) -> int:

@@ -24,7 +24,7 @@ from converter.geometry.pose import (
     Pose,
     matrix_from_rotation_6d,
 )
-from converter.sources.metrical_tracker.payload import FramePayload
+from converter.sources.metrical_tracker.payload import FramePayload, stacked
 from converter.track import ImageSpace
 
 # Genuine files: K within 1.2e-4 px, R within 7e-6, t exact (metrical-tracker spec, 3.4 and 3.8).
@@ -183,7 +183,7 @@ def tracked_intrinsics(payloads: list[FramePayload], size: Size) -> Intrinsics |
     if len(blocks) != len(payloads):
         return None
     return Intrinsics.from_ndc(
-        np.array([b.fl for b in blocks]), np.stack([b.pp for b in blocks]), size
+        np.array([b.fl for b in blocks]), stacked([b.pp for b in blocks]), size
     )
 
 
@@ -489,9 +489,9 @@ def _reconciled_pose(stored: Pose, payloads: list[FramePayload], findings: list[
 def tracked_pose(payloads: list[FramePayload]) -> Pose:
     """OpenCV poses by the camera blocks, which all frames must have; NaN where one is unusable."""
     blocks = [p.camera for p in payloads if p.camera is not None]
-    matrices = matrix_from_rotation_6d(np.stack([b.R6 for b in blocks]))
+    matrices = matrix_from_rotation_6d(stacked([b.R6 for b in blocks]))
     d = OPENCV_FROM_PYTORCH3D
-    return Pose(d @ np.swapaxes(matrices, -1, -2), np.stack([b.t for b in blocks]) @ d)
+    return Pose(d @ np.swapaxes(matrices, -1, -2), stacked([b.t for b in blocks]) @ d)
 
 
 def same_pose(a: Pose, b: Pose, translation_limit_m: float) -> NDArray[np.bool_]:

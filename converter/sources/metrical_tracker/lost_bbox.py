@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def lost_folders(path: Path, options: ReadOptions) -> TrackFolders:
 
 
 def numbered_crops(
-    dumps: dict[int, Path], ids: Sequence[int], begin_frames: int, limits: Limits
+    dumps: Mapping[int, Path], ids: Sequence[int], begin_frames: int, limits: Limits
 ) -> tuple[Frames, tuple[int, ...]] | None:
     """Return the images that the tracker dumped for its frames, and where their sources are."""
     known = [i for i in ids if i in dumps]

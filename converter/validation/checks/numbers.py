@@ -39,6 +39,8 @@ def numbers_nonfinite(track: Tracked) -> Outcome:
 
 def _differing(stacked: Floats) -> tuple[NDArray[np.int64], float]:
     """Positions that differ from the most common value, and by how much, relative."""
+    if (stacked == stacked[0]).all():  # sorting would be slow
+        return np.zeros(0, np.int64), 0.0
     _, inverse, counts = np.unique(stacked, axis=0, return_inverse=True, return_counts=True)
     usual = int(np.argmax(counts))
     positions = np.flatnonzero(np.ravel(inverse) != usual)
@@ -56,8 +58,9 @@ def _constant(
     have = [(i, v) for i, v in have if v.shape == have[0][1].shape]
     if len(have) < 2:
         return None, [], len(have)
-    first = have[0][1].tobytes()
-    if all(v.tobytes() == first for _, v in have):  # as in every genuine track
+    first = have[0][1]
+    # As in every genuine track, of which `Tracked` keeps one copy.
+    if all(v is first for _, v in have):
         return None, [], len(have)
     positions, off = _differing(np.stack([v for _, v in have]))
     ids = [have[int(i)][0] for i in positions]
@@ -114,7 +117,9 @@ def shape_varies(track: Tracked) -> Outcome:
 def flame_partial(track: Tracked) -> Outcome:
     """Every FLAME block is there, in one length, in all frames or in none."""
     payloads = track.usable
-    found = []
+    found: list[Finding] = []
+    if len({tuple([(name, b.shape) for name, b in p.flame.items()]) for p in payloads}) == 1:
+        return Outcome((), len(payloads))
     for name in _BLOCKS:
         shapes = [p.flame[name].shape for p in payloads if name in p.flame]
         if shapes and len(shapes) < len(payloads):
