@@ -63,6 +63,15 @@ class Meshes(Protocol):
         """Mean of the vertices over all frames, shape (V, 3), metres."""
 
 
+class DepthMaps(Protocol):
+    """One depth map per track frame, of the crop, read when asked for."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> NDArray[np.uint16]:
+        """Map of track frame ``index``: (H, W), camera-space z in mm, 0 where nothing is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flame:
     """FLAME coefficients as the tracker optimised them; a block that is absent is None.
@@ -178,6 +187,8 @@ class Track:
         (N, 478, 2), MediaPipe, likewise.
     meshes, crop_frames, source_frames, video
         Read when asked for.
+    depth
+        Maps that the tracker rendered of its mesh through `w2c`; other poses make them wrong.
     central
         The same picture under a central K, where it was fitted; `w2c` and `intrinsics` stay the
         tracker's.
@@ -200,6 +211,7 @@ class Track:
     landmarks: Floats | None = None
     dense_landmarks: Floats | None = None
     meshes: Meshes | None = None
+    depth: DepthMaps | None = None
     crop_frames: Frames | None = None
     source_frames: Frames | None = None
     video: VideoFile | None = None
@@ -321,6 +333,7 @@ class Track:
             "landmarks": None if self.landmarks is None else len(self.landmarks),
             "dense_landmarks": None if self.dense_landmarks is None else len(self.dense_landmarks),
             "meshes": None if self.meshes is None else len(self.meshes),
+            "depth": None if self.depth is None else len(self.depth),
             "crop_frames": None if self.crop_frames is None else len(self.crop_frames),
             "source_frames": None if self.source_frames is None else len(self.source_frames),
             "central": None if self.central is None else len(self.central.w2c),

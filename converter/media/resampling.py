@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -26,6 +26,7 @@ _WHOLE = 1e-9
 """Shifts nearer to whole pixels copy them."""
 
 _scratch = threading.local()
+_Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
 
 
 def resample(
@@ -64,15 +65,18 @@ def resample(
 
 
 def resample_nearest(
-    image: Image, canvas_from_image: PixelAffine, size: Size, outside: tuple[int, int, int]
-) -> Image:
-    """Draw ``image`` by nearest neighbour (labels keep their exact colours)."""
+    image: NDArray[_Pixel],
+    canvas_from_image: PixelAffine,
+    size: Size,
+    outside: tuple[int, ...] | int,
+) -> NDArray[_Pixel]:
+    """Draw ``image`` (H, W) or (H, W, C) by nearest neighbour: labels keep their exact values."""
     back = canvas_from_image.inverse()
     x = np.floor((np.arange(size.width) + 0.5) * back.sx + back.tx).astype(np.int64)
     y = np.floor((np.arange(size.height) + 0.5) * back.sy + back.ty).astype(np.int64)
     height, width = image.shape[:2]
     inside_x, inside_y = (x >= 0) & (x < width), (y >= 0) & (y < height)
-    canvas = np.empty((*size.shape, 3), np.uint8)
+    canvas = np.empty((*size.shape, *image.shape[2:]), image.dtype)
     canvas[:] = outside
     picked = image[np.clip(y, 0, height - 1)[:, None], np.clip(x, 0, width - 1)[None, :]]
     inside = inside_y[:, None] & inside_x[None, :]

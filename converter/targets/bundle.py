@@ -65,7 +65,10 @@ class Bundle:
         return Written(
             path=out,
             summary=(f"{len(track)} frames, {size / 1e6:.1f} MB", *_central_lines(track)),
-            findings=_lacking(track, out) if options.with_images else (),
+            findings=(
+                *_without_depth(track),
+                *(_lacking(track, out) if options.with_images else ()),
+            ),
             next_command=f"convert {shlex.quote(str(out))} --to gaussiantalker -o OUT"
             + ("" if holds_source else " --source DIR_OR_VIDEO"),
             facts={"n_frames": len(track), "n_bytes": size},
@@ -94,6 +97,15 @@ def _central_lines(track: Track) -> tuple[str, ...]:
         "holds a second pose, for a principal point in the centre of the source frame: it moves "
         f"the mesh by {track.central.residual_text}",
     )
+
+
+def _without_depth(track: Track) -> tuple[Finding, ...]:
+    if track.depth is None:
+        return ()
+    return (
+        Finding("depth-left-out", "info", f"{track.name}: depth", "a bundle has no place for the "
+                "tracker's depth maps; they can be rendered from the meshes."),
+    )  # fmt: skip
 
 
 def _lacking(track: Track, out: Path) -> tuple[Finding, ...]:

@@ -227,7 +227,7 @@ def _with_new_poses(stated: Reading, using: Using, embedding: Embedding) -> Read
         w2c = Pose(
             np.where(known, fit.w2c.R, track.w2c.R), np.where(known[..., 0], fit.w2c.t, track.w2c.t)
         )
-        track = replace(track, w2c=w2c)
+        track = replace(track, w2c=w2c, depth=None)
     return _scored(Reading("with new poses", track), using, embedding, N_FRAMES)
 
 

@@ -220,9 +220,16 @@ def _smoothing(track: Track, pairs: Correspondences, smooth: Smooth) -> HeadSmoo
 def _kept(own: Track, fit: RigidFit) -> tuple[Track, tuple[Finding, ...]]:
     """The fitted cameras; frames without landmarks follow the track's own pose."""
     lost = np.flatnonzero(~fit.fitted)
-    after = replace(own, w2c=fit.w2c, intrinsics=fit.intrinsics)
+    # Depth was rendered through the old poses.
+    after = replace(own, w2c=fit.w2c, intrinsics=fit.intrinsics, depth=None)
+    findings: tuple[Finding, ...] = ()
+    if own.depth is not None:
+        findings = (
+            Finding("depth-left-out", "info", f"{own.name}: depth", "was rendered through the "
+                    "track's own poses, not the fitted ones; left out."),
+        )  # fmt: skip
     if not len(lost):
-        return after, ()
+        return after, findings
     poses = own.w2c
     if not np.array_equal(own.intrinsics.matrix, fit.intrinsics.matrix):
         poses = _same_picture(own, fit.intrinsics)
@@ -238,7 +245,7 @@ def _kept(own: Track, fit: RigidFit) -> tuple[Track, tuple[Finding, ...]]:
         f"too few in {len(lost)} of {len(own)} frames ({ids}{', ...' if len(lost) > 8 else ''}).",
         fix="They keep the track's own pose.",
     )
-    return replace(after, w2c=w2c), (finding,)
+    return replace(after, w2c=w2c), (*findings, finding)
 
 
 def _require_near(

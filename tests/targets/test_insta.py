@@ -144,6 +144,60 @@ def test_mattes_and_parsing_move_with_the_images(made: tuple[Track, Any], tmp_pa
     assert errors(out) == set()
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"size": 192}, {"space": "source"}, {"space": "window"}], ids=str
+)
+def test_depth_moves_with_the_images(
+    make_track: MakeTrack, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """At the pixels of the visible vertices, through the written camera, lies their depth."""
+    folder, _ = make_track(**{**SPEC, "depth": True, "n_frames": 4})
+    track = registry.read_track(folder, ReadOptions(hash_inputs=False))
+    out = tmp_path / "out"
+    written = write(track, out, **options)
+    assert "depth/" not in {m.file for m in written.missing}
+    content = load(out)
+    assert content["frames"][2]["depth_path"] == "depth/00002.png"
+    depth = picture(out / "depth" / "00002.png")
+    assert depth.dtype == np.uint16
+    assert depth.shape == picture(out / "images" / "00002.png").shape[:2]
+    assert track.meshes is not None
+    x = track.meshes.vertices(2).astype(np.float64)
+    w2c = np.linalg.inv(np.array(content["frames"][2]["transform_matrix"]))
+    p = x @ w2c[:3, :3].T + w2c[:3, 3]
+    u = p[:, :2] / p[:, 2:] * [content["fl_x"], content["fl_y"]] + [content["cx"], content["cy"]]
+    cells = np.floor(u).astype(int)
+    inside = ((cells >= 0) & (cells < depth.shape[::-1])).all(axis=1)
+    found = depth[cells[inside, 1], cells[inside, 0]].astype(float)
+    z = 1000 * p[inside, 2]
+    # The front half of the head is visible; nothing lies behind what is seen but the hidden half.
+    near = np.abs(found - z) < 4
+    assert near.mean() > 0.35
+    # Moved by a few pixels it would not fit as well.
+    for shift in (-6, 6):
+        other = np.clip(cells[inside] + [shift, 0], 0, np.array(depth.shape[::-1]) - 1)
+        assert (np.abs(depth[other[:, 1], other[:, 0]] - z) < 4).mean() < near.mean()
+    if not options:
+        assert np.array_equal(depth, picture(folder / "output/ada/depth/00002.png"))
+    assert errors(out) == set()
+    cv2.imwrite(str(out / "depth" / "00001.png"), depth.astype(np.uint8))
+    assert "depth-unreadable" in errors(out)
+
+
+def test_depth_of_another_run_is_left_out(own_track: MakeTrack, tmp_path: Path) -> None:
+    folder, _ = own_track(**{**SPEC, "depth": True, "n_frames": 4})
+    for path in (folder / "output/ada/depth").iterdir():
+        cv2.imwrite(str(path), np.where(picture(path) > 0, picture(path) + 300, 0).astype("u2"))
+    read = ReadOptions(hash_inputs=False)
+    written = write(registry.read_track(folder, read), tmp_path / "out")
+    assert "depth-left-out" in {f.check for f in written.findings}
+    assert not (tmp_path / "out" / "depth").exists()
+    (folder / "output/ada/depth/00001.png").unlink()
+    track = registry.read_track(folder, read)
+    assert track.depth is None
+    assert "depth-missing" in {f.check for f in track.findings}
+
+
 def test_what_it_needs_is_named(made: tuple[Track, Any]) -> None:
     track, _ = made
     with pytest.raises(MissingInputError, match="meshes"):

@@ -478,3 +478,20 @@ def test_duda_comes_back_bit_by_bit(shared_data: Path, tmp_path: Path) -> None:
     assert_same_files(track, again)
     assert any("max reprojection difference 0.0000" in line for line in written.summary)
     assert (tmp_path / "out" / "proof.jpg").stat().st_size > 100_000
+
+
+def test_depth_is_carried_over_and_moved_with_the_crops(
+    make_track: MakeTrack, tmp_path: Path
+) -> None:
+    folder, _ = make_track(n_frames=3, begin_frames=1, depth=True)
+    track = registry.read_track(folder, ReadOptions(hash_inputs=False))
+    assert track.depth is not None
+    side = track.intrinsics.size.width
+    for size in (None, 2 * side):
+        out = tmp_path / f"{size}"
+        TARGET.write(track, out, TARGET.options(size=size), overwrite=False, progress=no_progress)
+        again = registry.read_track(out, ReadOptions(hash_inputs=False))
+        assert again.depth is not None
+        found, kept = again.depth.read(1), track.depth.read(1)
+        expected = kept if size is None else np.kron(kept, np.ones((2, 2), np.uint16))
+        assert np.array_equal(found, expected)

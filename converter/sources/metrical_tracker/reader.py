@@ -23,6 +23,7 @@ from converter.findings import Finding
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
 from converter.media.archive import DAMAGED
+from converter.media.depth import DepthFiles
 from converter.media.files import read_bytes, sha256_of
 from converter.media.images import (
     ImageFiles,
@@ -196,8 +197,8 @@ class _Reader(TrackFiles):
             self.options.progress("read frames", index + 1, len(paths))
         if damaged:
             names = ", ".join(p.name for p, _ in damaged[:5])
-            self._warn("frames-damaged", self.folders.checkpoint, f"{len(damaged)} damaged frames "
-                       f"are left out ({names}): {damaged[0][1]}")  # fmt: skip
+            said = f"{len(damaged)} of {len(paths)} frames left out as damaged ({names})"
+            self._warn("frames-damaged", self.folders.checkpoint, f"{said}: {damaged[0][1]}")
         if not payloads:
             raise FormatError(
                 self.folders.checkpoint, "readable .frame files",
@@ -401,10 +402,7 @@ class _Reader(TrackFiles):
             )
         self._require_images(ids, numbering, images)
         name = self.image_name(ids[0] + numbering.offset)
-        self.steps.append(
-            f"{ids[0]:05d}.frame shows image {name}, number {ids[0] + numbering.offset + 1} of the "
-            f"sequence (offset {numbering.offset + 1}), by {numbering.evidence}"
-        )
+        self.steps.append(numbering.sentence(ids[0], name))
         return numbering
 
     def _require_images(self, ids: list[int], numbering: Numbering, images: Images) -> None:
@@ -490,6 +488,7 @@ class _Reader(TrackFiles):
             landmarks=self._landmarks("kpt", positions, N_LANDMARKS),
             dense_landmarks=self._landmarks("kpt_dense", positions, N_DENSE_LANDMARKS),
             meshes=self._meshes(ids),
+            depth=self._depth(ids, cameras.intrinsics.size if crop is None else crop.output),
             crop_frames=self._crop_frames(ids, positions),
             source_frames=None if indices is None else self._source_frames(indices),
             video=self._sound(),
@@ -542,6 +541,24 @@ class _Reader(TrackFiles):
         self._warn("frames-damaged", self.folders.output / "mesh", f"{len(lost)} frames without "
                    f"a mesh are left out ({', '.join(lost[:5])}).")  # fmt: skip
         return [p for p, there in zip(payloads, has, strict=True) if there]
+
+    def _depth(self, ids: list[int], size: Size) -> DepthFiles | None:
+        """The tracker's renderings of its mesh, if they are there for every frame."""
+        folder = self.folders.output / "depth"
+        paths = [folder / f"{i:05d}.png" for i in ids]
+        lost = [p for p in paths if not p.is_file()]
+        if len(lost) == len(paths):
+            return None
+        if lost:
+            self._warn("depth-missing", lost[0], f"is missing, as are {len(lost)} of {len(paths)} "
+                       "depth maps.", "Depth is left out.")  # fmt: skip
+            return None
+        found = read_size(paths[0], self.options.limits)
+        if found != size:
+            self._warn("depth-size", paths[0], f"is {found}, the crops are {size}.",
+                       "Depth is left out.")  # fmt: skip
+            return None
+        return DepthFiles(tuple(paths), size, self.options.limits)
 
     def _meshes(self, ids: list[int]) -> MeshFiles | None:
         folder = self.folders.output / "mesh"

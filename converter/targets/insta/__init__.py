@@ -7,13 +7,14 @@ Tree (N is the tracker's frame, five digits)::
     meshes/N.obj       the frame's mesh, metres;  canonical.obj: the mean of all
     flame/exp/N.txt    100 expression coefficients, one per line
     seg_mask/N.png     with --seg-mask
+    depth/N.png        16 bits, mm, if the tracker's depth/ is there; moved with the images
     checkpoint/N.frame as metrical-tracker writes them, K rewritten: GaussianBlendshapes reads these
     proof.jpg  track.h5  uncrop.json   the picture, the record, the manifest
 
 Axes: transform_matrix is camera to world, OpenCV camera axes (x right, y down, z forward), metres:
-no flip, unlike NeRF's. Pixels edge origin; the principal point is honoured. Depth is left out: it
-belongs to the tracker's crops. Loader: INSTA, instant-ngp/src/nerf_loader.cu, which takes the focal
-length from x_fov in degrees before fl_x; writer that is imitated: INSTA, scripts/transforms.py.
+no flip, unlike NeRF's. Pixels edge origin; the principal point is honoured. Loader: INSTA,
+instant-ngp/src/nerf_loader.cu, which takes the focal length from x_fov in degrees before fl_x;
+writer that is imitated: INSTA, scripts/transforms.py.
 """
 
 from __future__ import annotations

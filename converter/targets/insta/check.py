@@ -21,6 +21,7 @@ from converter.dataset.scene import REPROJECTION_LIMIT_PX, check_scene, check_si
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
+from converter.media.depth import DepthFiles
 from converter.media.manifest import read_json
 from converter.media.meshes import read_mesh
 from converter.media.torchfile import read_torch
@@ -117,7 +118,23 @@ def check_dataset(out: Path) -> list[Finding]:
         message = str(error).split(": ", 1)[-1]
         return [Finding("dataset-unreadable", "error", error.where, message)]
     findings += check_sizes(out, dict.fromkeys(dataset.names, dataset.size))
+    findings += _check_depth(out, dataset)
     return findings + check_files(out, reference, _is_core)
+
+
+def _check_depth(out: Path, dataset: LoadedDataset) -> list[Finding]:
+    """Depth of no frame or of every one, 16 bits, of the images' size."""
+    paths = [frame.get("depth_path") for frame in dataset.frames]
+    if not any(paths):
+        return []
+    findings = []
+    for path in (out / f"{name}" for name in paths):
+        try:
+            DepthFiles((path,), dataset.size).read(0)
+        except UncropError as error:
+            message = str(error).split(": ", 1)[-1]
+            findings.append(Finding("depth-unreadable", "error", str(path), message))
+    return findings
 
 
 def _check_splits(out: Path, whole: LoadedDataset) -> list[Finding]:

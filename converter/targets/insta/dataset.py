@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.dataset.canvas import Canvas
+from converter.dataset.depth import Depth, depth_on
 from converter.dataset.frame_blocks import frame_contents
 from converter.dataset.images import draw_images
 from converter.dataset.matte import missing_mattes, require_folder
@@ -31,6 +32,7 @@ from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, PixelAffine
 from converter.media.atomic import replace_folder
+from converter.media.depth import depth_bytes
 from converter.media.images import encode_image, read_image, read_size
 from converter.media.manifest import MANIFEST, DatasetFolder, to_json
 from converter.media.resampling import resample_nearest
@@ -67,6 +69,7 @@ class Plan:
     meshes: Meshes
     expression: Floats
     masks: SegMasks | None
+    depth: Depth | None
     n_test: int
     findings: tuple[Finding, ...]
 
@@ -87,8 +90,17 @@ def make_plan(track: Track, options: Options) -> Plan:
         raise TargetError(track.name, "one K for all frames", "a K that differs between frames",
                           "Use --space window, which maps them all to one.")  # fmt: skip
     n_test = _n_test(len(track), options.test)
-    return Plan(scene, k, track.meshes, track.flame.expression, _seg_masks(scene, options), n_test,
-                (*scene.findings, *_doubts(track, n_test, options)))  # fmt: skip
+    depth, doubts = depth_on(track, scene.canvas.canvas_from_crop)
+    return Plan(
+        scene=scene,
+        intrinsics=k,
+        meshes=track.meshes,
+        expression=track.flame.expression,
+        masks=_seg_masks(scene, options),
+        depth=depth,
+        n_test=n_test,
+        findings=(*scene.findings, *doubts, *_doubts(track, n_test, options)),
+    )
 
 
 def _n_test(n: int, asked: int | None) -> int:
@@ -187,6 +199,9 @@ def _write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> Non
         if plan.masks is not None:
             mask = plan.masks.read(position, scene.canvas)
             dataset.write(f"seg_mask/{stem}.png", encode_image(mask, ".png"))
+        if plan.depth is not None:
+            depth = plan.depth.read(position, scene.canvas.size)
+            dataset.write(f"depth/{stem}.png", depth_bytes(depth))
 
     draw_images(scene.canvas, scene.positions, write, progress)
 
@@ -240,6 +255,8 @@ def _frames(plan: Plan) -> list[dict[str, Any]]:
         }
         if plan.masks is not None:
             frame["seg_mask_path"] = f"seg_mask/{stem}.png"
+        if plan.depth is not None:
+            frame["depth_path"] = f"depth/{stem}.png"
         frames.append(frame)
     return frames
 
@@ -265,9 +282,10 @@ def _missing(plan: Plan) -> tuple[Missing, ...]:
                     "takes the clothes away by it",
                     "python face_parsing/test.py  (zllrunning/face-parsing.PyTorch, INSTA's copy)")
         )  # fmt: skip
-    missing.append(
-        Missing("depth/", "depth of the head, 16 bit, mm; INSTA-pytorch wants it, INSTA does "
-                "without",
-                "render meshes/N.obj with the cameras of transforms.json")
-    )  # fmt: skip
+    if plan.depth is None:
+        missing.append(
+            Missing("depth/", "depth of the head, 16 bit, mm; INSTA-pytorch wants it, INSTA does "
+                    "without",
+                    "run the tracker with save_depth, or render meshes/N.obj with transforms.json")
+        )  # fmt: skip
     return tuple(missing)

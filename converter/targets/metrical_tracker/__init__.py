@@ -10,6 +10,7 @@ Tree (NAME is the track's name, I a frame id, S a source index + 1, both with fi
     output/NAME/checkpoint/I.frame    numpy arrays under numpy 1.x names, both camera blocks
     output/NAME/input/I.png           the crop again, under the frame's own number
     output/NAME/mesh/I.ply
+    output/NAME/depth/I.png           if the track has depth; moved with the crops
     proof.jpg  track.h5  uncrop.json  the picture, the record, the manifest
 
 Axes: opencv block x right, y down, z forward, world to camera; camera block pytorch3d's. Metres.

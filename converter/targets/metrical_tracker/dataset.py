@@ -24,6 +24,7 @@ from converter.geometry.pixels import Floats, PixelAffine, index_from_pixels
 from converter.media.arrays import write_npy
 from converter.media.atomic import replace_folder
 from converter.media.contact_sheet import ProofFrame, contact_sheet
+from converter.media.depth import depth_bytes
 from converter.media.images import encode_image, read_image, render_crop
 from converter.media.manifest import MANIFEST, DatasetFolder
 from converter.media.meshes import ply_bytes
@@ -63,6 +64,7 @@ def write_dataset(
         dataset = DatasetFolder(folder)
         _write_frames(plan, dataset)
         _write_meshes(plan, dataset, progress)
+        _write_depth(plan, dataset)
         write_images(plan, dataset, progress)
         aligned = _require_aligned(plan, folder)
         _write_landmarks(plan, dataset)
@@ -119,6 +121,14 @@ def _write_meshes(plan: Plan, dataset: DatasetFolder, progress: Progress) -> Non
         mesh = ply_bytes(plan.meshes.vertices(i), plan.meshes.faces)
         dataset.write(_output(plan, f"mesh/{frame_id:05d}.ply"), mesh)
         progress("write meshes", i + 1, len(plan.track))
+
+
+def _write_depth(plan: Plan, dataset: DatasetFolder) -> None:
+    if plan.depth is None:
+        return
+    for i, frame_id in enumerate(plan.track.frame_ids):
+        depth = depth_bytes(plan.depth.read(i, plan.size))
+        dataset.write(_output(plan, f"depth/{frame_id:05d}.png"), depth)
 
 
 def write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None:

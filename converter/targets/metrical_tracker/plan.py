@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.bundle.contents import BundleMeshes, BundleVideo
+from converter.dataset.depth import Depth, depth_on
 from converter.dataset.frame_blocks import neutral_blocks, one_focal_length
 from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
@@ -87,6 +88,7 @@ class Plan:
     numbers: Numbers | None
     crop_image: bool
     meshes: Meshes | None
+    depth: Depth | None
     video: bool
     source_files: bool
     findings: tuple[Finding, ...]
@@ -112,6 +114,11 @@ def make_plan(track: Track, options: Options) -> Plan:
         findings.append(_doubt("images-missing", track.name, "it has no images to write.", fix))
     numbers = _numbers(track, drawn != "none", findings)
     findings += _doubts(viewed)
+    from_crop = affine
+    if track.image_space == "source" and track.crop is not None:
+        from_crop = affine @ track.crop.source_from_crop
+    depth, doubts = depth_on(track, from_crop)
+    findings += doubts
     source = track.source_frames
     is_video = isinstance(source, VideoFrames | BundleVideo)
     return Plan(
@@ -123,6 +130,7 @@ def make_plan(track: Track, options: Options) -> Plan:
         numbers=numbers,
         crop_image=viewed.crop is None or not _is_whole(viewed.crop),
         meshes=_meshes(track, findings),
+        depth=depth,
         video=is_video and options.with_source != "none",
         source_files=source is not None and not is_video and options.with_source == "all",
         findings=tuple(findings),
