@@ -1,14 +1,27 @@
-"""What every verb that reads a track lets a user say about it."""
+"""How every verb parses its words, and what those that read a track let a user say about it."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from converter.registry import Progress, ReadOptions, no_progress
+
+T = TypeVar("T")
+
+
+def parse(arguments: list[str], prog: str, command: type[T], **said: Any) -> T:
+    """Parse a verb's words as a dataclass; exits, with 0 or 2, after help or a mistake.
+
+    A group inside it shares its names; switches are off unless given, and None cannot be typed.
+    """
+    settings = tyro.conf.configure(
+        tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone
+    )
+    return tyro.cli(settings(command), prog=prog, args=arguments, **said)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import tyro
 
 from converter import registry
 from converter.batch import NAME
-from converter.cli.arguments import TrackArguments
+from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import printable
@@ -181,14 +181,8 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     parts: list[tuple[str, type[Any]]] = [("general", ConvertArguments)]
     if target is not None:
         parts.append((target.name, target.options))
-    command: Any = tyro.cli(
-        tyro.conf.configure(
-            tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone
-        )(dataclasses.make_dataclass("convert", parts)),
-        prog="convert",
-        description=_description(names, target),
-        args=arguments,
-    )
+    together = dataclasses.make_dataclass("convert", parts)
+    command: Any = parse(arguments, "convert", together, description=_description(names, target))
     return command.general, getattr(command, target.name) if target is not None else None
 
 

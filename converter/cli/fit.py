@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 from converter import registry
-from converter.cli.arguments import TrackArguments
+from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import ConventionError, FormatError, MissingInputError
@@ -75,11 +75,7 @@ class FitArguments(TrackArguments):
 
 def run(arguments: list[str]) -> int:
     """Read, fit, write, report; raises UncropError."""
-    command = tyro.cli(
-        tyro.conf.configure(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)(FitArguments),
-        prog="uncrop fit",
-        args=arguments,
-    )
+    command = parse(arguments, "uncrop fit", FitArguments)
     wrong = _misuse(command)
     if wrong:
         print(f"uncrop fit: {wrong}", file=sys.stderr)

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 
 from converter import registry
-from converter.cli.arguments import TrackArguments
+from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE
 from converter.cli.numbers import (
     Numbers,
@@ -50,11 +50,7 @@ class InspectArguments(TrackArguments):
 
 def run(arguments: list[str]) -> int:
     """Print what is there; exit code 1 if a dataset fails its check; raises UncropError."""
-    command = tyro.cli(
-        tyro.conf.configure(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)(InspectArguments),
-        prog="uncrop inspect",
-        args=arguments,
-    )
+    command = parse(arguments, "uncrop inspect", InspectArguments)
     path = command.path
     if path.is_dir() and (path / _MANIFEST).is_file():
         rows, facts, findings = _dataset(path)

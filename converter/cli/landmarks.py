@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from converter.cli.arguments import parse
 from converter.cli.exits import EXIT_FINE
 from converter.cli.report import Reporter
 from converter.errors import MissingInputError, OutputError
@@ -51,13 +52,7 @@ class LandmarksArguments:
 
 def run(arguments: list[str]) -> int:
     """Detect and write; raises UncropError."""
-    command = tyro.cli(
-        tyro.conf.configure(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)(
-            LandmarksArguments
-        ),
-        prog="uncrop landmarks",
-        args=arguments,
-    )
+    command = parse(arguments, "uncrop landmarks", LandmarksArguments)
     from fitting.detectors import LandmarkDetector, require_weights
 
     actor = _actor(command)

@@ -14,14 +14,14 @@ from converter.batch.discover import Found, discover
 from converter.batch.executors import DaskCluster, Executor, Failure, InProcess, LocalProcesses
 from converter.batch.journal import Journal, journal_path
 from converter.batch.run import BatchResult, validate_many
-from converter.cli.arguments import TrackArguments
+from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter
 from converter.errors import FormatError, printable
 from converter.findings import Finding
 from converter.media.atomic import replace_file, require_free
 from converter.media.parallel import n_cores
-from converter.validation.catalogue import explain, page
+from converter.validation.catalogue import ALL, contents, explain, page
 from converter.validation.render_json import render_json
 from converter.validation.report import Report
 from converter.validation.validate import ValidateOptions
@@ -45,7 +45,8 @@ class ValidateArguments(TrackArguments):
     ] = ()
     """Tracks (any of their folders), bundles, written datasets, or folders to search for them."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the reports there as JSON (docs/validate.schema.json); - is standard output."""
+    """Write the reports there as JSON (docs/validate.schema.json); - is standard output. Beside it
+    FILE.journal stays, from which --resume goes on; delete it when you like."""
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write one page with tables, plots and pictures there; it needs no network."""
     fix: Annotated[Path | None, tyro.conf.arg(metavar="OUT")] = None
@@ -65,22 +66,18 @@ class ValidateArguments(TrackArguments):
     thorough: bool = False
     """Look at the pixels and meshes of every frame instead of a sample."""
     explain: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Say what a check establishes, and within which limit; validates nothing."""
+    """Say what a check establishes, and within which limit; validates nothing. ID "all" lists
+    the checks."""
     quiet: bool = False
     """Print nothing but errors of the command itself; the exit code and the files tell."""
 
 
 def run(arguments: list[str]) -> int:
     """Validate, report, and return the exit code; raises UncropError."""
-    command = tyro.cli(
-        tyro.conf.configure(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)(
-            ValidateArguments
-        ),
-        prog="uncrop validate",
-        args=arguments,
-    )
+    command = parse(arguments, "uncrop validate", ValidateArguments)
     if command.explain is not None:
-        print(page(explain(command.explain)), end="")
+        known = command.explain != ALL
+        print(page(explain(command.explain)) if known else contents(), end="")
         return EXIT_FINE
     if (wrong := _usage_error(command)) is not None:
         print(f"uncrop validate: {wrong}", file=sys.stderr)
@@ -98,8 +95,15 @@ def run(arguments: list[str]) -> int:
         if result.n_resumed:
             print(f"{result.n_resumed} of {len(result.reports)} taken over from an earlier run")
         for out in outputs:
-            print(f"wrote {printable(out)}")
+            print(f"wrote {printable(out)}{_journal_of(command, out)}")
     return _exit_code(command, result, fixed)
+
+
+def _journal_of(command: ValidateArguments, out: Path) -> str:
+    """What else lies there now."""
+    if out != command.json:
+        return ""
+    return f", and {printable(journal_path(out).name)} beside it, from which --resume goes on"
 
 
 def _validate(command: ValidateArguments, tracks: list[Found], reporter: Reporter) -> BatchResult:
