@@ -544,6 +544,8 @@ CATALOGUE: tuple[CheckInfo, ...] = (
     ),
 )
 
+ALL = "all"
+"""In place of an id: all of them."""
 _BY_ID = {info.id: info for info in CATALOGUE}
 
 
@@ -551,9 +553,20 @@ def explain(check_id: str) -> CheckInfo:
     """Return the entry of a check; raises FormatError, with the nearest ids, if there is none."""
     if check_id in _BY_ID:
         return _BY_ID[check_id]
-    near = difflib.get_close_matches(check_id, _BY_ID, n=1, cutoff=0.3)
-    remedy = f"Did you mean {near[0]}?" if near else ""
-    raise FormatError(f"check {check_id}", "the id of a check, like K-naive", check_id, remedy)
+    by_case = {known.lower(): known for known in _BY_ID}
+    wanted = check_id.lower()
+    near = [known for lower, known in by_case.items() if wanted in lower and len(wanted) > 2]
+    near += [by_case[n] for n in difflib.get_close_matches(wanted, by_case, n=3, cutoff=0.7)]
+    meant = " or ".join(dict.fromkeys(near[:4]))
+    remedy = f"Did you mean {meant}? " if meant else ""
+    raise FormatError(f"check {check_id}", "the id of a check, like K-naive", check_id,
+                      f"{remedy}`uncrop validate --explain {ALL}` lists them.")  # fmt: skip
+
+
+def contents() -> str:
+    """Every id with what passes, a line each."""
+    width = max(len(check_id) for check_id in _BY_ID)
+    return "".join(f"{info.id:<{width}}  {info.title}\n" for info in CATALOGUE)
 
 
 def page(info: CheckInfo) -> str:

@@ -76,7 +76,9 @@ def _track_facts(evidence: Evidence) -> dict[str, str]:
         facts["crop"] = str(track.crop)
     facts["moves"] = ", ".join(_moving(track)) or "nothing"
     if isinstance(evidence, Tracked) and evidence.numbering is not None:
-        facts["numbering"] = f"offset {evidence.numbering.offset}, by {evidence.numbering.evidence}"
+        first = evidence.numbers[0]
+        image = evidence.files.image_name(first + evidence.numbering.offset)
+        facts["numbering"] = evidence.numbering.sentence(first, image)
     return facts
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from converter.validation.fix import FixResult
 
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+_COUNTED = ("frames", "files", "images", "maps", "odd extents")
 _MAX_WORST = 20
 _MAX_ROWS = 60
 _MAX_SKIPPED = 12
@@ -164,7 +165,10 @@ def measured_text(finding: Finding) -> str:
     parts = []
     for name, value in (("measured", finding.measured), ("limit", finding.limit)):
         if value is not None:
-            parts.append(f"{name} {value:.6g} {finding.unit}".rstrip())
+            unit = finding.unit
+            if value == 1 and unit in _COUNTED:
+                unit = unit[:-1]
+            parts.append(f"{name} {value:.6g} {unit}".rstrip())
     return ", ".join(parts)
 
 

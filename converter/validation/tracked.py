@@ -218,6 +218,7 @@ class Tracked(Evidence):
     """
 
     def __init__(self, path: Path, options: ReadOptions, *, thorough: bool) -> None:
+        self.path = path
         self.options = options
         self.thorough = thorough
         self.damaged = {}

@@ -140,8 +140,8 @@ class _Reader:
             self.options.progress("read frames", done, len(self.files))
         if damaged:
             names = ", ".join(p.name for p, _ in damaged[:5])
-            self._warn("frames-damaged", self.folder, f"{len(damaged)} damaged frames are left "
-                       f"out ({names}): {damaged[0][1]}")  # fmt: skip
+            self._warn("frames-damaged", self.folder, f"{len(damaged)} of {len(self.files)} "
+                       f"frames left out as damaged ({names}): {damaged[0][1]}")  # fmt: skip
         if not results:
             raise FormatError(self.folder, "readable results", f"none of {len(self.files)}")
         return results

@@ -90,8 +90,8 @@ def fitting_meanings(track: Track, n_frames: int = _N_FRAMES) -> list[tuple[str,
         (what, t) for what, t in other_meanings(track)
         if (landmark_share(t, n_frames) or 0) >= MIN_SHARE
     ]  # fmt: skip
-    if len(fitting) < 2:
-        return fitting
+    if len(fitting) < 2 or _same_cameras([t for _, t in fitting]):
+        return fitting[:1]
     points = track.landmarks
 
     def own(index: int, lag: int) -> Floats | None:
@@ -104,6 +104,12 @@ def fitting_meanings(track: Track, n_frames: int = _N_FRAMES) -> list[tuple[str,
     best = int(np.argmin(off))
     others = [o for i, o in enumerate(off) if i != best]
     return [fitting[best]] if off[best] < _CLEARLY * min(others) else fitting
+
+
+def _same_cameras(tracks: list[Track]) -> bool:
+    """Whether all K say the same, as where a crop was not resized: adding the bbox maps K then."""
+    first, *others = (t.in_crop().intrinsics.matrix for t in tracks)
+    return all(np.allclose(first, other, rtol=0, atol=1e-3) for other in others)
 
 
 def other_meanings(track: Track) -> list[tuple[str, Track]]:

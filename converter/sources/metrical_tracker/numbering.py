@@ -43,6 +43,13 @@ class Numbering:
     evidence: str
     by_content: bool
 
+    def sentence(self, frame: int, image: str) -> str:
+        """What a frame shows, for people, who count images from 1."""
+        return (
+            f"{frame:05d}.frame shows image {image}, number {frame + self.offset + 1} of the "
+            f"sequence (offset {self.offset + 1}), by {self.evidence}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Images:

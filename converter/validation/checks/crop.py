@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from functools import partial
 
 from converter.errors import UncropError
 from converter.geometry.crop import BBox, Crop
-from converter.media.images import render_crop
+from converter.geometry.pixels import Size
+from converter.media.images import read_size, render_crop
 from converter.media.video import VideoFrames
 from converter.sources.metrical_tracker.evidence import (
     SAME_GREY_LEVELS,
@@ -17,7 +20,7 @@ from converter.sources.metrical_tracker.numbering import video_places
 from converter.sources.metrical_tracker.reader import box_of_corners
 from converter.track import Frames
 from converter.validation.checking import check
-from converter.validation.evidence import CheckSkipped, KeptFrames, Outcome, finding
+from converter.validation.evidence import CheckSkipped, KeptFrames, Outcome, finding, spread
 from converter.validation.tracked import Tracked
 
 _EXACT_GREY_LEVELS = 0.25
@@ -25,6 +28,7 @@ _EXACT_GREY_LEVELS = 0.25
 _VIDEO_GROUPS = (0, 12)
 """Where to look in a video, which is decoded from its start: another rate shows by then."""
 _N_TRIED = 3
+_N_PAIRS = 5
 
 
 @check("bbox-missing")
@@ -34,8 +38,17 @@ def bbox_missing(track: Tracked) -> Outcome:
         return Outcome((), 1)
     found = finding("warning", track.folders.actor or track.folders.output,
                     "there is no bbox.pt: the cameras cannot leave the tracker's crops.",
-                    fix="Give --actor or --bbox; uncrop recover-bbox finds it again.")  # fmt: skip
+                    fix=f"`{_recover(track)}` finds it again; or give --actor or --bbox if there "
+                    "is one.")  # fmt: skip
     return Outcome((found,), 1)
+
+
+def _recover(track: Tracked) -> str:
+    """The command that finds the box again, from crops and source frames."""
+    words = ["uncrop", "recover-bbox", str(track.path)]
+    if track.folders.source is None:
+        words += ["--source", "VIDEO"]
+    return " ".join(map(shlex.quote, words))
 
 
 def _bbox(track: Tracked) -> BBox:
@@ -53,7 +66,7 @@ def bbox_damaged(track: Tracked) -> Outcome:
         return Outcome((), 1)
     error = track.bbox_error
     found = finding("error", error.where, f"expected {error.expected}, found {error.found}.",
-                    fix="uncrop recover-bbox finds it again from the video.")  # fmt: skip
+                    fix=f"`{_recover(track)}` finds it again.")  # fmt: skip
     return Outcome((found,), 1)
 
 
@@ -65,8 +78,8 @@ def bbox_order(track: Tracked) -> Outcome:
     if bbox.x_min >= bbox.x_max or bbox.y_min >= bbox.y_max:
         meant = f"; as corners x_min, y_min, x_max, y_max it would be {corners}" if corners else ""
         found = finding("error", path, f"{bbox} is not in the order x_min, x_max, y_min, y_max"
-                        f"{meant}.", fix="Write it in the tracker's order, or run uncrop "
-                        "recover-bbox.")  # fmt: skip
+                        f"{meant}.", fix="Write it in the tracker's order, or run "
+                        f"`{_recover(track)}`.")  # fmt: skip
         return Outcome((found,), 1)
     if corners is None or corners == bbox or not _fits_better(track, corners):
         return Outcome((), 1)
@@ -131,7 +144,7 @@ def bbox_odd(track: Tracked) -> Outcome:
         return Outcome((), 1)
     found = finding("warning", track.folders.bbox, f"{bbox} is {size}; the tracker only writes "
                     "even extents, so another program made it.", size.width % 2 + size.height % 2,
-                    0, "odd extents", "Compare crop-pixels; uncrop recover-bbox finds the "
+                    0, "odd extents", f"Compare crop-pixels; `{_recover(track)}` finds the "
                     "tracker's own.")  # fmt: skip
     return Outcome((found,), 1)
 
@@ -152,13 +165,27 @@ def source_cropped(track: Tracked) -> Outcome:
     source, size = track.source_size, track.image_size
     if source is None or size is None:
         raise CheckSkipped("there are no source frames" if source is None else "no images")
-    if source != size:
-        return Outcome((), 1)
-    again = "" if track.is_whole else ", and were cropped again"
+    pairs = _sizes_of_pairs(track) or [(source, size)]
+    if any(a != b for a, b in pairs):
+        return Outcome((), len(pairs))
+    source, size = pairs[-1]
+    again = "" if track.is_whole or track.bbox is None else ", and were cropped again"
     found = finding("warning", track.folders.source, f"the source frames are {source}, as the "
                     f"images are{again}: the track knows nothing of the original video.",
                     fix="For native resolution, track the original video.")  # fmt: skip
-    return Outcome((found,), 1)
+    return Outcome((found,), len(pairs))
+
+
+def _sizes_of_pairs(track: Tracked) -> list[tuple[Size, Size]]:
+    """Sizes, by their headers, of source frames and of the images that are named alike."""
+    places = {p.stem: p for p in track.files.source_files}
+    named_alike = [(places[p.stem], p) for p in track.files.images if p.stem in places]
+    found = []
+    for pair in spread(named_alike, _N_PAIRS):
+        sizes = [track.attempt(partial(read_size, p, track.options.limits)) for p in pair]
+        if sizes[0] is not None and sizes[1] is not None:
+            found.append((sizes[0], sizes[1]))
+    return found
 
 
 def _sequences(track: Tracked) -> tuple[Frames, Frames, list[range]]:
@@ -247,7 +274,7 @@ def crop_pixels(track: Tracked) -> Outcome:
         f"{crop.bbox} differ from the tracker's images by {found.centre:.1f} grey levels.{hint}",
         found.centre, limit, "grey levels",
         "Is bbox.pt of another run, or is it another video or frame rate (--fps)? "
-        "uncrop recover-bbox finds the box of these images.",
+        f"`{_recover(track)}` finds the box of these images.",
     )  # fmt: skip
     return Outcome((one,), found.n_frames)
 

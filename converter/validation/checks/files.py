@@ -10,7 +10,7 @@ from converter.findings import Finding
 from converter.media.arrays import read_npy
 from converter.sources.metrical_tracker.cameras import leftover_frames
 from converter.validation.checking import check
-from converter.validation.evidence import CheckSkipped, Evidence, Outcome, finding, named
+from converter.validation.evidence import CheckSkipped, Evidence, Outcome, counted, finding, named
 from converter.validation.tracked import FrameFile, Tracked
 
 _N_LISTED = 5
@@ -67,8 +67,9 @@ def frames_stray(track: Tracked) -> Outcome:
     found = []
     if stray:
         found.append(
-            finding("warning", track.folders.checkpoint, f"{len(stray)} .frame files are not "
-                    f"named by a number: {', '.join(stray[:_N_LISTED])}.", len(stray), 0, "files",
+            finding("warning", track.folders.checkpoint, f"{counted(len(stray), 'other file')} "
+                    f"named .frame, but not by a number: {', '.join(stray[:_N_LISTED])}.",
+                    len(stray), 0, "files",
                     "Move them away: FlashAvatar counts every file of this folder.")
         )  # fmt: skip
     for a, b in twins[:_N_LISTED]:
@@ -165,8 +166,8 @@ def files_extra(track: Tracked) -> Outcome:
             lost = all(i <= last for i in extra)
             found.append(
                 finding("info" if lost else "warning", track.folders.output / folder,
-                        f"{len(extra)} files belong to no frame: {named(extra)}. They are of "
-                        + ("lost frames." if lost else "another run, or of frames that were "
+                        f"{counted(len(extra), 'file')} of no frame: {named(extra)}. Left by "
+                        + ("lost frames." if lost else "another run, or by frames that were "
                            "removed."), len(extra), 0, "files", "uncrop ignores them.")
             )  # fmt: skip
     return Outcome(tuple(found), n)
@@ -180,7 +181,7 @@ def dumps_stray(track: Tracked) -> Outcome:
     last = track.numbers[-1] if track.numbers else -1
     stray = sorted(i for i in track.files.dumps if i > last)
     found = [
-        finding("warning", track.folders.output / "input", f"{len(stray)} images belong to no "
+        finding("warning", track.folders.output / "input", f"{counted(len(stray), 'image')} of no "
                 f"frame: {named(stray)}. Camera initialisation leaves 00101, 00201 ... behind.",
                 len(stray), 0, "files",
                 "Delete them before INSTA copies the folder; uncrop ignores them.")

@@ -11,7 +11,7 @@ from converter.findings import Finding, Severity
 from converter.geometry.pixels import Floats
 from converter.sources.metrical_tracker.payload import FramePayload
 from converter.validation.checking import check
-from converter.validation.evidence import CheckSkipped, Evidence, Outcome, finding, named
+from converter.validation.evidence import CheckSkipped, Evidence, Outcome, counted, finding, named
 from converter.validation.tracked import Tracked
 
 _ROUNDING = 1e-6
@@ -217,15 +217,16 @@ _FEW_FOR_TALKING = 250
 def frames_few(evidence: Evidence) -> Outcome:
     """There are enough frames for the trainers' fixed splits."""
     n = len(evidence.numbers) if isinstance(evidence, Tracked) else len(evidence.ids)
+    said = counted(n, "frame")
     found = [
-        finding("info", "frames", f"{n} frames: {trainer} {split}, which leaves nothing to train "
-                "on.", n, limit + 1, "frames", f"Set {trainer}'s own number of test frames.")
+        finding("info", "frames", f"{said}: {trainer} {split}, which leaves nothing to train on.",
+                n, limit + 1, "frames", f"Set {trainer}'s own number of test frames.")
         for limit, trainer, split in _NEEDS
         if n <= limit
     ]  # fmt: skip
     if n < _FEW_FOR_TALKING:
         found.append(
-            finding("info", "frames", f"{n} frames: GaussianTalker wants minutes of speech.", n,
+            finding("info", "frames", f"{said}: GaussianTalker wants minutes of speech.", n,
                     _FEW_FOR_TALKING, "frames", "Track a longer video.")
         )  # fmt: skip
     return Outcome(tuple(found), n)
