@@ -20,6 +20,7 @@ from converter.bundle.schema import (
     ATTRIBUTES,
     BY_KEY,
     BY_PATH,
+    CONTENT_HASHES,
     SCHEMA,
     Entry,
     content_hash,
@@ -166,7 +167,7 @@ class _Reader:
     def _require_marks(self) -> None:
         """Refuse other formats, newer versions and incomplete files."""
         self.required("/@file_format")
-        require_version(self.path, self.required("/@format_version"))
+        self._version = require_version(self.path, self.required("/@format_version"))
         if self.optional("/@complete") is None:
             raise FormatError(
                 self.path, "a complete bundle", "one whose writing was cut off", "Write it again."
@@ -209,13 +210,16 @@ class _Reader:
         hashes = {e.path: self.digest(e.path) for e in SCHEMA if self.stored(e.path)}
         values = ((a.key, self.optional(a.key)) for a in ATTRIBUTES)
         attributes = {key: value for key, value in values if value is not None}
-        if content_hash(hashes, attributes) != self.required("/@content_sha256"):
-            raise FormatError(
-                self.path,
-                "the parts that were written",
-                "parts or attributes that were added, lost or changed",
-                "Write the bundle again.",
-            )
+        for version, key in CONTENT_HASHES.items():
+            must = self._version >= BY_KEY[key].since
+            written = self.required(key) if must else self.optional(key)
+            if written not in (None, content_hash(version, hashes, attributes)):
+                raise FormatError(
+                    self.path,
+                    "the parts that were written",
+                    "parts or attributes that were added, lost or changed",
+                    "Write the bundle again.",
+                )
 
     def digest(self, path: str) -> str:
         """SHA-256 that was written with a dataset."""

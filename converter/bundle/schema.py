@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 FORMAT = "uncrop-track"
-VERSION = (1, 1)
-_FIRST = (1, 0)
+VERSION = (1, 2)
 SUFFIXES = (".h5", ".hdf5")
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -136,6 +135,8 @@ class Attribute:
         The only value that it may have, or None.
     hashed
         Whether `content_hash` covers it.
+    since
+        Version of the schema that added it.
 
     """
 
@@ -145,6 +146,7 @@ class Attribute:
     meaning: str
     fixed: Value | None = None
     hashed: bool = False
+    since: tuple[int, int] = (1, 0)
 
     @property
     def key(self) -> str:
@@ -164,7 +166,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("/", "image_space", "text",
               "which K the tracker gave: crop or source; the other is derived", None, True),
     Attribute("/", "n_frames", "int", "N", None, True),
-    Attribute("/", "content_sha256", "text", "SHA-256 over the hashes of all parts"),
+    Attribute("/", "content_sha256", "text", "SHA-256 over the hashes of all parts of version 1.0"),
+    Attribute("/", "content_sha256_1_1", "text", "the same over the parts that 1.1 added",
+              since=(1, 2)),
     Attribute("/", "complete", "int", "1; written last", 1),
     Attribute("/camera", "convention", "text", "direction and axes of R and t", "opencv_w2c"),
     Attribute("/camera", "axes", "text", "the same in words",
@@ -175,7 +179,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("/camera/K_source", "image_size", "pair",
               "width, height of the source frame, px", None, True),
     Attribute("/central/K", "image_size", "pair",
-              "width, height of the source frame without an odd last column or row, px"),
+              "width, height of the source frame without an odd last column or row, px",
+              None, True, (1, 1)),
     Attribute("/crop", "source_size", "pair", "width, height of the source frame, px", None, True),
     Attribute("/crop", "crop_size", "pair", "width, height of the crop, px", None, True),
     Attribute("/crop", "pixel_origin", "text", "where pixels are counted from", _EDGE),
@@ -194,14 +199,20 @@ def hash_header(shape: Sequence[int], dtype: str) -> bytes:
     return f"{dtype} {'x'.join(map(str, shape))}\n".encode()
 
 
-def content_hash(hashes: Mapping[str, str], attributes: Mapping[str, Value]) -> str:
-    """SHA-256 over every dataset's path and hash, and over every hashed attribute.
+CONTENT_HASHES = {(1, 0): "/@content_sha256", (1, 1): "/@content_sha256_1_1"}
+"""Version of the schema -> the attribute that covers the parts which it added. One for each version
+that adds any, so that an older reader can check a newer file as far as it knows it."""
 
-    It covers what version 1.0 of the schema knows, in every later minor version as well, so that
-    older readers can check newer files.
+
+def content_hash(
+    version: tuple[int, int], hashes: Mapping[str, str], attributes: Mapping[str, Value]
+) -> str:
+    """SHA-256 over the path and hash of every dataset, and every hashed attribute, of a version.
 
     Parameters
     ----------
+    version
+        Which version's parts: those that have it as ``since``.
     hashes
         Dataset path -> SHA-256 as hex.
     attributes
@@ -209,10 +220,12 @@ def content_hash(hashes: Mapping[str, str], attributes: Mapping[str, Value]) -> 
 
     """
     lines = [
-        f"{path} {digest}\n" for path, digest in hashes.items() if BY_PATH[path].since == _FIRST
+        f"{path} {digest}\n" for path, digest in hashes.items() if BY_PATH[path].since == version
     ]
     lines += [
-        f"{key} {json.dumps(value)}\n" for key, value in attributes.items() if BY_KEY[key].hashed
+        f"{key} {json.dumps(value)}\n"
+        for key, value in attributes.items()
+        if BY_KEY[key].hashed and BY_KEY[key].since == version
     ]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
@@ -227,7 +240,7 @@ def markdown() -> str:
         lines.append(f"| {name} | {kind} | {shape} | {e.unit} | {e.meaning} |")
     lines += [
         "",
-        "| attribute | type | meaning | value | in content_sha256 |",
+        "| attribute | type | meaning | value | hashed |",
         "|---|---|---|---|---|",
     ]
     for a in ATTRIBUTES:

@@ -22,6 +22,7 @@ from converter.bundle.schema import (
     ATTRIBUTES,
     BY_KEY,
     BY_PATH,
+    CONTENT_HASHES,
     SCHEMA,
     VERSION,
     Entry,
@@ -35,6 +36,7 @@ from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Size
 from converter.media.atomic import replace_file
 from converter.media.files import open_regular, read_bytes
+from converter.media.image_headers import require_whole
 from converter.media.images import ImageFiles, encode_image
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.media.video import VideoFrames
@@ -259,7 +261,8 @@ class _Writer:
 
     def finish(self) -> None:
         """Write the mark that everything before it is whole."""
-        self.attribute("/@content_sha256", content_hash(self.hashes, self.attributes))
+        for version, key in CONTENT_HASHES.items():
+            self.attribute(key, content_hash(version, self.hashes, self.attributes))
         self.file.flush()
         self.attribute("/@complete")
 
@@ -347,12 +350,12 @@ def _write_images(writer: _Writer, track: Track, limits: Limits) -> None:
     if isinstance(source, VideoFrames | BundleVideo):
         # The file itself: exact, and smaller than any re-encoding of its frames.
         video = Path(source.path if isinstance(source, VideoFrames) else source.file.path)
-        _write_file(writer, "/images/video", video)
+        _write_file(writer, "/images/video", video, track)
     elif source is not None:
         _write_frames(writer, "source", source, limits)
     sound = None if track.video is None else track.video.locate()
     if sound is not None and (video is None or not sound.samefile(video)):
-        _write_file(writer, "/images/sound", sound)
+        _write_file(writer, "/images/sound", sound, track)
 
 
 def _write_frames(writer: _Writer, space: str, frames: Frames, limits: Limits) -> None:
@@ -380,7 +383,8 @@ def _encoded(
         return np.diff(frames.offsets).tolist(), frames.encoded
     if isinstance(frames, ImageFiles):
         paths = frames.paths
-        return [_file_size(p) for p in paths], lambda index: read_bytes(paths[index], limits)
+        lengths = [_file_size(p) for p in paths]
+        return lengths, lambda index: _whole_image(paths[index], frames.size, limits)
     # Encoding twice would cost more than writing twice.
     spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
     lengths = [
@@ -398,7 +402,28 @@ def _file_size(path: Path) -> int:
         os.close(descriptor)
 
 
-def _write_file(writer: _Writer, path: str, file: Path) -> None:
+def _whole_image(path: Path, size: Size, limits: Limits) -> bytes:
+    """Bytes of an image that goes in as it is, undecoded."""
+    data = read_bytes(path, limits)
+    header = require_whole(data, str(path), limits)
+    if header.size != size:
+        raise FormatError(path, f"{size} like the other images", f"{header.size}")
+    return data
+
+
+def _write_file(writer: _Writer, path: str, file: Path, track: Track) -> None:
+    """Copy a file; it must still be the one whose hash was taken when the track was read."""
+    known = {i.sha256 for i in track.provenance.inputs if i.path == file.name}
+    digest = hashlib.sha256()
+
+    def blocks() -> Iterator[bytes]:
+        while block := stream.read(_CHUNK_BYTES):
+            digest.update(block)
+            yield block
+
     with os.fdopen(open_regular(file), "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        writer.put_blobs(path, size, iter(lambda: stream.read(_CHUNK_BYTES), b""))
+        writer.put_blobs(path, size, blocks())
+    if known and digest.hexdigest() not in known:
+        raise FormatError(file, "the file that was read at first", "another",
+                          "It was changed meanwhile. Run this again.")  # fmt: skip

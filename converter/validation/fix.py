@@ -139,12 +139,14 @@ def fix(
     """
     options = options or ReadOptions(hash_inputs=False)
     track = Tracked(path, options, thorough=False)
+    stamps = _stamps(track)
     with np.errstate(all="ignore"):
         plan = _plan(track)
     if not plan.applied:
         return FixResult(None, (), _left(validate(path, ValidateOptions(read=options))))
     with replace_folder(out, overwrite, FIX_MARKER) as new:
         _write(track, plan, new)
+        _require_unchanged(stamps)
         said = ReadOptions(
             source=options.source, begin_frames=options.begin_frames, fps=options.fps,
             hash_inputs=False, limits=options.limits,
@@ -429,6 +431,32 @@ def _write(track: Tracked, plan: _Plan, new: Path) -> None:
         line = "actor: './input/{}'".format(name.replace("'", "''"))
         text = re.sub(r"(?m)^actor\s*:.*$", lambda _: line, text) if name else text
         (new / f"{folders.name}.yml").write_text(text, "utf-8")
+
+
+def _stamps(track: Tracked) -> dict[Path, tuple[int, ...]]:
+    """Size, time and identity of every file that is copied, before the first of them is."""
+    folders = track.folders
+    parts = [folders.checkpoint, *(folders.output / name for name in ("mesh", "depth", "input"))]
+    files = [part / entry.name for part in parts if part.is_dir() for entry in scan_folder(part)]
+    if folders.actor is not None:
+        files += _actor_files(folders.actor, folders.checkpoint)
+    return {path: _stamp(path) for path in files}
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        s = path.stat()
+    except OSError:
+        return ()
+    return s.st_size, s.st_mtime_ns, s.st_ino, s.st_dev
+
+
+def _require_unchanged(stamps: dict[Path, tuple[int, ...]]) -> None:
+    """A copy of a track that somebody changes meanwhile would be of no moment at all."""
+    for path, stamp in stamps.items():
+        if _stamp(path) != stamp:
+            raise FormatError(path, "the file that was there at first", "another, or none",
+                              "It was changed meanwhile. Run this again.")  # fmt: skip
 
 
 def _copy_output(track: Tracked, plan: _Plan, output: Path) -> None:

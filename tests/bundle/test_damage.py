@@ -156,13 +156,43 @@ def test_a_changed_attribute_is_known(holder: str, name: str, value: object, bun
 
 
 @pytest.mark.parametrize(
-    "name", ["complete", "content_sha256", "n_frames", "file_format", "format_version"]
-)
+    "name",
+    ["complete", "content_sha256", "content_sha256_1_1", "n_frames", "file_format",
+     "format_version"],
+)  # fmt: skip
 def test_a_missing_mark_is_refused(name: str, bundle: Path) -> None:
     with h5py.File(bundle, "r+") as file:
         del file.attrs[name]
     with pytest.raises(FormatError, match="cut off" if name == "complete" else name):
         read_bundle(bundle)
+
+
+def _lost(bundle: Path) -> None:
+    with h5py.File(bundle, "r+") as file:
+        del file["central"]
+
+
+def _renamed(bundle: Path) -> None:
+    """One bit of the group's name in the file, so that nobody finds it by its name."""
+    data = bytearray(bundle.read_bytes())
+    place = data.index(b"central\0")
+    data[place] ^= 1
+    bundle.write_bytes(data)
+
+
+def _resized(bundle: Path) -> None:
+    with h5py.File(bundle, "r+") as file:
+        file["central/K"].attrs["image_size"] = [640, 361]
+
+
+@pytest.mark.parametrize("damage", [_lost, _renamed, _resized])
+def test_what_later_versions_added_is_covered_too(
+    damage: Callable[[Path], None], bundle: Path
+) -> None:
+    damage(bundle)
+    with pytest.raises(FormatError):
+        read_bundle(bundle)
+    assert is_damage_found(bundle)
 
 
 @pytest.mark.parametrize("value", [0, 2])
@@ -190,7 +220,7 @@ def test_the_hashes_are_what_the_document_says(bundle: Path) -> None:
     def hashes() -> list[str]:
         with h5py.File(bundle) as file:
             found = [file[name].attrs["sha256"] for name in sorted(datasets(bundle))]
-            return [*found, file.attrs["content_sha256"]]
+            return [*found, file.attrs["content_sha256"], file.attrs["content_sha256_1_1"]]
 
     before = hashes()
     reseal(bundle)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from converter.bundle.read import read_bundle, read_cameras
-from converter.bundle.schema import ATTRIBUTES, SCHEMA, markdown
+from converter.bundle.schema import ATTRIBUTES, CONTENT_HASHES, SCHEMA, VERSION, markdown
 from fixtures.hostile.bundles import HASHED_ATTRIBUTES
 from tests.conftest import REPOSITORY
 
@@ -41,6 +41,12 @@ def test_every_name_is_there_once() -> None:
     assert [a.key for a in ATTRIBUTES if a.hashed] == HASHED_ATTRIBUTES
 
 
+def test_every_version_that_adds_parts_has_a_hash_over_them() -> None:
+    added = {entry.since for entry in SCHEMA} | {a.since for a in ATTRIBUTES if a.hashed}
+    assert added == set(CONTENT_HASHES)
+    assert max(entry.since for entry in (*SCHEMA, *ATTRIBUTES)) == VERSION
+
+
 def test_the_snippet_of_the_document_runs(
     whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -63,7 +69,7 @@ def test_a_bundle_explains_itself(bundle: Path, whole: Path) -> None:
     for path in (bundle, whole):
         with h5py.File(path) as file:
             assert file.attrs["file_format"] == b"uncrop-track"
-            assert file.attrs["format_version"] == b"1.1"
+            assert file.attrs["format_version"] == b"1.2"
             assert file.attrs["creator"].startswith(b"uncrop ")
             assert file.attrs["NX_class"] == b"NXroot"
             assert file.attrs["default"].decode() in file

@@ -26,6 +26,8 @@ def as_version(path: Path, version: tuple[int, int]) -> Path:
         for entry in SCHEMA:
             if entry.since > version and entry.path in file:
                 del file[entry.path]
+        if version < (1, 2):
+            del file.attrs["content_sha256_1_1"]
         put_text(file, "format_version", f"{version[0]}.{version[1]}")
     reseal(path)
     return path

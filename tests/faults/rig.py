@@ -182,12 +182,15 @@ class Rig:
 
     def chosen(self, n: int) -> list[int]:
         """Points to strike at, spread over all of them; the last ones (renames) always."""
-        total = len(self.points)
-        if N_TRIALS == 0 or n >= total:
-            return list(range(1, total + 1))
-        spread = {1 + k * (total - 1) // max(1, n - 1) for k in range(n)}
+        if N_TRIALS == 0:
+            return list(range(1, len(self.points) + 1))
         renames = {i + 1 for i, name in enumerate(self.points) if name.startswith("renameat2")}
-        return sorted(spread | renames)
+        return sorted({*self.spread(n)} | renames)
+
+    def spread(self, n: int) -> list[int]:
+        """About ``n`` points from the first to the last."""
+        total = len(self.points)
+        return sorted({1 + k * (total - 1) // max(1, n - 1) for k in range(n)})
 
 
 def _errors(answer: dict[str, Any]) -> list[str]:

@@ -146,23 +146,23 @@ def test_files_that_may_not_grow(rig: Rig) -> None:
 
 @pytest.mark.parametrize("action", ["truncate", "remove", "zero"])
 def test_inputs_that_change_meanwhile(rig: Rig, action: str) -> None:
-    """The output is the new one, another whole one that passes its check, or the old one."""
+    """The output is the new one, because it was read before, or the old one; never one of both."""
     problems = []
     names = ["output/ada/checkpoint/00002.frame", "output/ada/mesh/00002.ply",
              "input/ada/images/00003.png", "input/ada/video.mp4"]  # fmt: skip
-    for index, point in enumerate(rig.chosen(4)[:8]):
+    points = rig.spread(8 if N_TRIALS else 40)
+    for index, point in enumerate(points):
         rig.reset(to_old=True)
         path = rig.track / names[index % len(names)]
         good = path.read_bytes()
         answer = rig.go(overwrite=True, fault={"at": point, "action": action, "path": str(path)})
         path.write_bytes(good)
-        state = rig.state()
-        if state not in (rig.old, rig.new) and not _passes(rig):
-            problems.append(f"{path.name} at point {point}: an output that is not whole")
+        if rig.state() not in (rig.old, rig.new):
+            problems.append(f"{path.name} at point {point}: neither the old output nor the new")
         if answer["code"] not in (0, 1, 3) or rig.leftovers():
             problems.append(f"{path.name}: {answer['code']} {answer['err'][-300:]!r}")
     rig.inputs = _restamped(rig)
-    report(f"input: {action}", rig, 8)
+    report(f"input: {action}", rig, len(points))
     assert not problems, "\n".join(problems)
 
 
@@ -170,11 +170,6 @@ def _restamped(rig: Rig) -> Any:
     from tests.faults.rig import stamps
 
     return stamps(rig.track)
-
-
-def _passes(rig: Rig) -> bool:
-    answer = rig.run(["inspect", str(rig.out)], rig.folder, [rig.folder])
-    return bool(answer["code"] == 0)
 
 
 def test_files_of_others_survive(rig: Rig) -> None:
