@@ -96,6 +96,10 @@ def run(arguments: list[str]) -> int:
             print(f"{result.n_resumed} of {len(result.reports)} taken over from an earlier run")
         for out in outputs:
             print(f"wrote {printable(out)}{_journal_of(command, out)}")
+    else:
+        for outcome in fixed.values():  # an output that was asked for and is not there
+            if isinstance(outcome, Failure):
+                print(f"uncrop: {outcome.message}", file=sys.stderr)
     return _exit_code(command, result, fixed)
 
 
@@ -226,6 +230,8 @@ def _exit_code(command: ValidateArguments, result: BatchResult, fixed: dict[int,
               file=sys.stderr)  # fmt: skip
         return EXIT_INTERRUPTED
     failing = ("error", "warning") if command.fail_on == "warning" else ("error",)
+    if any(isinstance(outcome, Failure) for outcome in fixed.values()):
+        return EXIT_FINDINGS
     for position, report in enumerate(result.reports):
         left = _left(report, fixed.get(position))
         if any(finding.severity in failing for finding in left):

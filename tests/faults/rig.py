@@ -51,6 +51,21 @@ class Command:
         """Exit codes for an output that was not written; of many tracks, it is one row of 1."""
         return (1, 3) if self.first[0] == "validate" else (3,)
 
+    def made_track(self, folder: Path, side: int = 10) -> Path:
+        """A small track with what the command mends; ``side`` makes another one."""
+        track = small_track(folder)
+        for name in self.lost:
+            (track / name).unlink()
+        if self.wrong_k:
+            for path in (track / "output/ada/checkpoint").iterdir():
+                edit_frame(path, naive_K([side, 20, 30, 40]))
+        return track
+
+    def line(self, arguments: tuple[str, ...], track: Path, out: Path) -> list[str]:
+        """Return arguments with the paths in."""
+        names = {"TRACK": str(track), "OUT": str(out)}
+        return [names.get(a, a) for a in arguments]
+
 
 _GAUSSIAN = ("convert", "TRACK", "--to", "gaussiantalker", "-o", "OUT", "--quiet")
 _BUNDLE = ("convert", "TRACK", "--to", "bundle", "-o", "OUT", "--quiet")
@@ -110,12 +125,7 @@ class Rig:
     cpu_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.track = small_track(self.folder / "track")
-        for name in self.command.lost:
-            (self.track / name).unlink()
-        if self.command.wrong_k:
-            for path in (self.track / "output/ada/checkpoint").iterdir():
-                edit_frame(path, naive_K([10, 20, 30, 40]))
+        self.track = self.command.made_track(self.folder / "track")
         self.place = self.folder / "place"
         self.place.mkdir()
         self.new = self._reference(self.command.second)
@@ -151,8 +161,7 @@ class Rig:
 
     def go(self, *, arguments: tuple[str, ...] = (), overwrite: bool = False, **more: Any) -> Any:
         """Run the command; returns what came of it."""
-        names = {"TRACK": str(self.track), "OUT": str(self.out)}
-        line = [names.get(a, a) for a in arguments or self.command.second]
+        line = self.command.line(arguments or self.command.second, self.track, self.out)
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         return self.run(line + ["--overwrite"] * overwrite, self.folder, [temporary], **more)
@@ -170,7 +179,7 @@ class Rig:
             problems.append("neither the old output nor the new one")
         if answer["code"] in {0, 1} - {*self.command.refusals} and state != self.new:
             problems.append(f"exit code {answer['code']} without the new output")
-        if not killed and answer["code"] == 3 and len(_errors(answer)) != 1:
+        if not killed and answer["code"] in self.command.refusals and len(_errors(answer)) != 1:
             problems.append(f"said {answer['err'][-400:]!r}")
         if not killed and answer["code"] not in (0, 1, 3, 130, 143, -2, -15):
             problems.append(f"exit code {answer['code']}: {answer['err'][-400:]!r}")
