@@ -7,7 +7,7 @@ paddings render differently are looked at: do they show the source, or what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
+from converter.media.parallel import ordered_map
 from fitting.crop.mapping import Grey, Mapping, render_grey
-from fitting.crop.pixelwise import Look, find_look
+from fitting.crop.pixelwise import BLURS, Look, find_look
 from fitting.crop.refine import Pair
 
 _MIN_CONTRAST = 12
@@ -32,6 +33,11 @@ _MATTE_SHARE = 0.02
 _MAX_AMBIGUOUS = 8
 _MIN_LEAD = 3.0
 _SEGMENT = 16
+_CUBIC_PX = 3
+"""How far, source px, cubic resizing carries the edge of the padding."""
+_BLUR_PX = 4 * round(max(BLURS)) + 1
+"""How far, crop px, the widest blur of a `Look` reaches."""
+_BATCH = 8
 _CLEAN, _MIN_CLEAN = 0.95, 12
 """Correlation of blocks that show nothing but the source, and how many are enough."""
 
@@ -68,12 +74,55 @@ def padded(mapping: Mapping, source: Size, output: Size, axis: int, pad: int) ->
 
 def border(crop: Grey, level: float, tolerance: float) -> tuple[int, int]:
     """Columns left and right, rows above and below, of one level: the smaller count of each."""
-    counts = []
-    for axis in (0, 1):
-        off = np.percentile(np.abs(crop - np.float32(level)), 98, axis=axis)
-        other = np.flatnonzero(off > tolerance)
-        counts.append(0 if not len(other) else int(min(other[0], len(off) - 1 - other[-1])))
-    return counts[0], counts[1]
+    return _run_of(crop.T, level, tolerance), _run_of(crop, level, tolerance)
+
+
+def _run_of(rows: Grey, level: float, tolerance: float) -> int:
+    """Rows of one level at both ends, the fewer of the two; 0 where all rows have it."""
+    n_rows = len(rows)
+    for first in range(0, (n_rows + 1) // 2, _BATCH):
+        here = np.arange(first, min(first + _BATCH, n_rows))
+        ends = np.stack([rows[here], rows[n_rows - 1 - here]])
+        off = np.percentile(np.abs(ends - np.float32(level)), 98, axis=2) > tolerance
+        other = np.flatnonzero(off.any(axis=0))
+        if len(other):
+            return first + int(other[0])
+    return 0
+
+
+class _Rim:
+    """The pixels near the edges of a crop: all that padding can change, blurred or not.
+
+    Parameters
+    ----------
+    shape
+        Of the crop.
+    across, down
+        How far it reaches in from left and right, and from above and below, crop px.
+
+    """
+
+    def __init__(self, shape: tuple[int, ...], across: int, down: int) -> None:
+        height, width = shape
+        self._shape = height, width
+        self._strips = [(0, height, 0, width)]
+        if 2 * (down + _BLUR_PX) < height and 2 * (across + _BLUR_PX) < width:
+            self._strips = [(0, down, 0, width), (height - down, height, 0, width),
+                            (down, height - down, 0, across),
+                            (down, height - down, width - across, width)]  # fmt: skip
+        places = [np.mgrid[top:end, left:right].reshape(2, -1)
+                  for top, end, left, right in self._strips]  # fmt: skip
+        self.rows, self.columns = np.concatenate(places, axis=1)
+
+    def seen(self, view: Callable[[Grey], Floats], image: Grey) -> Floats:
+        """What ``view``, which looks at no more than `_BLUR_PX` around, makes of its pixels."""
+        height, width = self._shape
+        found = []
+        for top, end, left, right in self._strips:
+            y, x = max(top - _BLUR_PX, 0), max(left - _BLUR_PX, 0)
+            around = image[y : min(end + _BLUR_PX, height), x : min(right + _BLUR_PX, width)]
+            found.append(view(around)[top - y : end - y, left - x : right - x].ravel())
+        return np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -116,13 +165,16 @@ class PaddingSearch:
             return crops
         look = None if matte else find_look(self.pair, self.mapping)
         view: Callable[[Grey], Floats] = partial(_seen, tones if look is None else look)
-        pool = [*crops, *(near for crop in crops for near in self._near(crop))]
-        images = {crop: view(self._render(crop)) for crop in dict.fromkeys(pool)}
+        every = [*crops, *(near for crop in crops for near in self._near(crop))]
+        pool = list(dict.fromkeys(every))
+        rim = self._rim(pool)
+        seen = ordered_map(lambda crop: rim.seen(view, self._render(crop)), pool)
+        images = dict(zip(pool, seen, strict=True))
         best = crops[0]
         for crop, image in images.items():
-            if self._lead(image, images[best]) > 0:
+            if self._lead(rim, image, images[best]) > 0:
                 best = crop
-        rivals = [c for c, i in images.items() if self._lead(images[best], i) < _MIN_LEAD]
+        rivals = [c for c, i in images.items() if self._lead(rim, images[best], i) < _MIN_LEAD]
         if best in crops and not matte:
             return list(dict.fromkeys([best, *rivals]))
         return list(dict.fromkeys([*crops, best, *rivals]))
@@ -135,18 +187,30 @@ class PaddingSearch:
         ]
         return [c for c in found if c is not None]
 
-    def _lead(self, a: Floats, b: Floats) -> float:
-        """By how many standard errors one expected image fits better, where the two differ.
+    def _rim(self, pool: Sequence[Crop]) -> _Rim:
+        """Where images of crops may differ that are padded by more or less."""
+        shape = self.pair.crop.shape
+        extents = self.mapping.size.width, self.mapping.size.height
+        pads = max(c.pad_x for c in pool), max(c.pad_y for c in pool)
+        depths = [
+            (pad + _CUBIC_PX) * length / extent + 1 + _BLUR_PX
+            for pad, length, extent in zip(pads, shape[::-1], extents, strict=True)
+        ]
+        return _Rim(shape, int(np.ceil(depths[0])), int(np.ceil(depths[1])))
+
+    def _lead(self, rim: _Rim, a: Floats, b: Floats) -> float:
+        """By how many standard errors one expected rim fits better, where the two differ.
 
         Pixels beside each other err alike, so segments of the border are counted, not pixels.
         """
-        rows, columns = np.nonzero(np.abs(a - b) > _MIN_CONTRAST / 2)
+        differs = np.abs(a - b) > _MIN_CONTRAST / 2
+        rows, columns = rim.rows[differs], rim.columns[differs]
         if len(rows) < _MIN_PIXELS:
             return 0.0
         here = self.pair.crop[rows, columns].astype(np.float64)
         limit = 4.0 * _MIN_CONTRAST
-        worse = np.minimum(np.abs(b[rows, columns] - here), limit)
-        gain = worse - np.minimum(np.abs(a[rows, columns] - here), limit)
+        worse = np.minimum(np.abs(b[differs] - here), limit)
+        gain = worse - np.minimum(np.abs(a[differs] - here), limit)
         _, segment = np.unique(
             rows // _SEGMENT * self.pair.crop.shape[1] + columns // _SEGMENT, return_inverse=True
         )
@@ -235,17 +299,18 @@ class PaddingSearch:
         self, less: Crop, more: Crop, tones: Floats
     ) -> Literal["source", "padding", "unknown"]:
         """Say what is seen where two paddings differ."""
-        a, b = tones[self._render(less)], tones[self._render(more)]
+        one, other = self._render(less), self._render(more)
+        changed = one != other
+        a, b, crop = tones[one[changed]], tones[other[changed]], self.pair.crop[changed]
         differs = np.abs(a - b) > _MIN_CONTRAST
         if int(differs.sum()) < _MIN_PIXELS:
             return "unknown"
-        towards: NDArray[np.float64] = (self.pair.crop[differs] - a[differs]) / (
-            b[differs] - a[differs]
-        )
+        a, b, crop = a[differs], b[differs], crop[differs]
+        towards: NDArray[np.float64] = (crop - a) / (b - a)
         shown = float(np.mean(np.abs(towards) < _NEAR))
         covered = float(np.mean(np.abs(towards - 1) < _NEAR))
         if shown > _SHOWN and shown > covered / 2:
-            return "source" if self._varies_with(a[differs], self.pair.crop[differs]) else "unknown"
+            return "source" if self._varies_with(a, crop) else "unknown"
         return "padding" if shown < _HIDDEN and covered > _COVERED else "unknown"
 
     @staticmethod

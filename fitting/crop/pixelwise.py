@@ -22,7 +22,7 @@ from fitting.crop.refine import SQUARE, Pair, Ranking, ranked, squared
 _SHRINKS = (8, 4, 2, 1)
 _STEPS = 6
 _MIN_SIDE = 8
-_BLURS = (0.7, 1.5, 3.0)
+BLURS = (0.7, 1.5, 3.0)
 """Standard deviations, crop px, whose mixture makes blur and sharpening alike."""
 _LOOSELY = 0.3
 _CUT_OFF = 3.0
@@ -121,7 +121,7 @@ class Look:
     def __call__(self, rendered: NDArray[np.uint8]) -> Levels:
         """Do to a re-render what was done to the crop: grey levels (H, W)."""
         mixed = _layers(self.before[rendered]) @ self.mixture
-        return np.asarray(np.interp(mixed, _ALL_LEVELS, self.after), np.float32)
+        return np.asarray(_levelled(mixed, self.after), np.float32)
 
 
 _ALL_LEVELS = np.arange(256, dtype=np.float32)
@@ -179,7 +179,7 @@ def find_look(pair: Pair, mapping: Mapping) -> Look | None:
         after = _ALL_LEVELS
         if before is _ALL_LEVELS:
             after = _tones(np.clip(np.rint(mixed), 0, 255).astype(np.uint8), target)
-        left = np.abs(np.interp(mixed, _ALL_LEVELS, after) - target)
+        left = np.abs(_levelled(mixed, after) - target)
         spread = max(1.4826 * float(np.median(left)), _MIN_LEVELS)
         found.append((spread, before, np.asarray(mixture, np.float32), after))
     spread, before, mixture, after = min(found, key=lambda f: f[0])
@@ -191,6 +191,13 @@ def find_look(pair: Pair, mapping: Mapping) -> Look | None:
         return None
     fits = costs <= _AS_WELL * float(np.median(costs[own]))
     return Look(before, mixture, after, every.chosen[fits], spread)
+
+
+def _levelled(mixed: Levels, after: Levels) -> Floats:
+    """Levels after a tone curve; between whole levels, those between."""
+    if after is _ALL_LEVELS:  # what np.interp gives, in a twentieth of the time
+        return np.clip(mixed, 0, 255).astype(np.float64)
+    return np.interp(mixed, _ALL_LEVELS, after)
 
 
 def _tones(levels: NDArray[np.uint8], target: Levels) -> Levels:
@@ -207,7 +214,7 @@ def _layers(image: Levels) -> Levels:
     """The image, its blurs, and ones: (H, W, 5)."""
     import cv2
 
-    blurs = [cv2.GaussianBlur(image, (0, 0), sigma) for sigma in _BLURS]
+    blurs = [cv2.GaussianBlur(image, (0, 0), sigma) for sigma in BLURS]
     return np.stack([image, *blurs, np.ones_like(image)], axis=-1)
 
 

@@ -87,10 +87,11 @@ def recover_crop(
             raise MissingInputError(what, "at least one image", "none")
     guessed = guess_sources(crops, sources) if guesses is None else list(guesses)
     with Sources(sources) as open_sources:
-        solver = Solver(Crops(crops), open_sources, guessed)
-        if crops.size.width != crops.size.height:
-            return recover_bare_cut(solver, spread(len(crops), n_frames))
         picks = spread(len(crops), n_frames)
+        solver = Solver(Crops(crops, picks), open_sources, guessed)
+        if crops.size.width != crops.size.height:
+            return recover_bare_cut(solver, picks)
+        open_sources.begin([solver.guess(i) for i in _from_the_middle(picks)])
         looked_at = [*hints, *suspicious(solver.crops)]
         picks = sorted({*picks, *(i for i in looked_at if 0 <= i < len(crops))})
         return _Recovery(solver, picks, progress).run()
@@ -105,7 +106,8 @@ class _Recovery:
         self._progress = progress
 
     def run(self) -> CropCertificate:
-        self._solver.sources.prefetch([self._solver.guess(i) for i in self._from_the_middle()])
+        wanted = [self._solver.guess(i) for i in _from_the_middle(self._picks)]
+        self._solver.sources.prefetch(wanted)
         first = self._first()
         if isinstance(first, Refusal):
             return first.certificate()
@@ -120,11 +122,6 @@ class _Recovery:
         if self._progress is not None:
             self._progress("recover bbox", done, max(len(self._picks), done))
 
-    def _from_the_middle(self) -> list[int]:
-        """Middle frames are the likeliest to show much."""
-        middle = self._picks[len(self._picks) // 2]
-        return sorted(self._picks, key=lambda i: abs(i - middle))
-
     def _spread(self, without: Collection[int]) -> list[int]:
         """More frames, spread over the track."""
         return [i for i in spread(len(self._solver.crops), _MORE_FRAMES) if i not in without]
@@ -135,7 +132,7 @@ class _Recovery:
         Frames without content prove nothing and are passed over; any other failure is final.
         """
         refusal = Refusal("blank", "the crops are blank")
-        for index in self._from_the_middle() + self._spread(self._picks):
+        for index in _from_the_middle(self._picks) + self._spread(self._picks):
             found = self._solver.solve(index)
             if isinstance(found, Checked):
                 self._solver.offset = found.pair.source_index - self._solver.guesses[index]
@@ -173,7 +170,7 @@ class _Recovery:
                 crops = solver.twins(pair, mapping, crop, comparison)
                 return Checked(pair, comparison, crops, pair.agreement(mapping))
         if without_content(pair.crop, solver.crops.name(index)) is not None:
-            return None
+            return self._confirm_bare(first, mapping, index)
         pair, there = solver.best_source(pair.shrunk(first.pair.shrink), mapping, reach=1)
         checked = solver.check(pair, mapping)
         if checked.comparison.max_abs_diff <= 1:
@@ -183,6 +180,30 @@ class _Recovery:
         if there == mapping and agrees(checked.agreement) and not prefers_another:
             return checked
         return self._contradicted(first, mapping, checked, ranking if prefers_another else None)
+
+    def _confirm_bare(
+        self, first: Checked, mapping: Mapping, index: int
+    ) -> Checked | Refusal | None:
+        """Hold a frame that shows next to nothing against the mapping.
+
+        Where pixels were altered it has nothing to say. Where they were not, they have to be equal.
+        """
+        solver, name = self._solver, self._solver.crops.name
+        if first.comparison.max_abs_diff > 1:
+            return None
+        for source_index in solver.near(index, 2):
+            checked = solver.check(solver.pair(index, source_index), mapping)
+            if checked.comparison.max_abs_diff <= 1:
+                return checked
+        alone = solver.solve(index)
+        if isinstance(alone, Checked) and Mapping.of_crop(alone.crops[0]) != mapping:
+            return name_two_boxes(solver, first, alone, self._picks)
+        box = first.crops[0].bbox
+        return Refusal(
+            "not-certain",
+            f"{name(index)} is not what {box} cuts, which explains every pixel of "
+            f"{name(first.pair.index)}, and shows too little to tell why",
+        )
 
     def _contradicted(
         self, first: Checked, mapping: Mapping, checked: Checked, ranking: Ranking | None
@@ -321,6 +342,12 @@ class _Recovery:
             "not-certain",
             f"boxes with different cameras fit equally well ({' and '.join(boxes[:2])})",
         )
+
+
+def _from_the_middle(picks: Sequence[int]) -> list[int]:
+    """Middle frames first: they are the likeliest to show much."""
+    middle = picks[len(picks) // 2]
+    return sorted(picks, key=lambda i: abs(i - middle))
 
 
 def _prefers(ranking: Ranking, mapping: Mapping) -> bool:

@@ -31,6 +31,8 @@ _RIM = 4
 
 # Columns: x_min, x_max, y_min, y_max as functions of shift x, shift y, side.
 SQUARE = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 1, 1]], np.float64)
+EDGES = np.eye(4)
+"""Each edge alone."""
 
 Blocks = NDArray[np.float32]
 """(B, P): the P pixels of B blocks, mean 0, norm 1 (all 0 where there is no texture)."""
@@ -258,17 +260,18 @@ def _agreement(correlation: NDArray[np.float32]) -> Agreement:
 
 
 def _slopes(
-    pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int
+    pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int, along: Floats = EDGES
 ) -> list[NDArray[np.float32]]:
-    """Change of the chosen blocks per source px of each edge, by central differences."""
-    slopes = []
-    for edge in range(4):
-        unit = [0, 0, 0, 0]
-        unit[edge] = reach
-        up = pair.blocks(base + (unit[0], unit[1], unit[2], unit[3]), chosen)
-        down = pair.blocks(base + (-unit[0], -unit[1], -unit[2], -unit[3]), chosen)
-        slopes.append(np.asarray((up - down) / (2 * reach), np.float32))
-    return slopes
+    """Change of the chosen blocks per source px along each direction, by central differences."""
+
+    def blocks(step: NDArray[np.int64]) -> Blocks:
+        a, b, c, d = (int(s) for s in step)
+        return pair.blocks(base + (a, b, c, d), chosen)
+
+    steps = [sign * reach * way.astype(np.int64) for way in along for sign in (1, -1)]
+    rendered = list(ordered_map(blocks, steps))
+    pairs = zip(rendered[::2], rendered[1::2], strict=True)
+    return [np.asarray((up - down) / (2 * reach), np.float32) for up, down in pairs]
 
 
 def _solve(J: NDArray[np.float32], here: Blocks, target: Blocks) -> Floats:
@@ -289,7 +292,8 @@ def _solve(J: NDArray[np.float32], here: Blocks, target: Blocks) -> Floats:
 
 def _square_step(pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int) -> Floats:
     """One Gauss-Newton step from ``base`` that keeps the rectangle square: change of the edges."""
-    J = np.stack(_slopes(pair, base, chosen, reach), axis=2) @ SQUARE.astype(np.float32)
+    slopes = _slopes(pair, base, chosen, reach, SQUARE.T)
+    J = np.stack(slopes, axis=2)
     return SQUARE @ _solve(J, pair.blocks(base, chosen), pair.tiles(chosen))
 
 

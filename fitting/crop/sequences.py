@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePath
 from typing import TypeVar
@@ -65,8 +65,10 @@ def _filled(places: Sequence[int]) -> list[int]:
 class Crops:
     """Crops with their bytes, where they are files."""
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, frames: Frames, wanted: Collection[int] = ()) -> None:
         self.frames = frames
+        self.wanted = frozenset(wanted)
+        """Crops that will be asked for: kept if they are read for something else before."""
         self._images: OrderedDict[int, CropImage] = OrderedDict()
         self._greys: OrderedDict[int, Grey] = OrderedDict()
 
@@ -114,10 +116,12 @@ class Crops:
 
         def shrunk(index: int) -> Grey | None:
             try:
-                grey = to_grey(self.frames.read(index))
+                image = self._read(index)
             except UncropError:
                 return None
-            small = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
+            if index in self.wanted:  # not read again
+                _keep(self._images, index, image)
+            small = cv2.resize(to_grey(image.pixels), (side, side), interpolation=cv2.INTER_AREA)
             return np.asarray(small, np.uint8)
 
         images = zip(indices, ordered_map(shrunk, indices), strict=True)
@@ -162,6 +166,11 @@ class Sources:
     def name(self, index: int) -> str:
         """Name of a source frame."""
         return self.frames.name(index)
+
+    def begin(self, indices: Sequence[int]) -> None:
+        """As `prefetch`, for files; a video is read once it is known what is wanted of it."""
+        if isinstance(self.frames, ImageFiles):
+            self.prefetch(indices)
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Say which frames will be wanted, the first of them soonest."""

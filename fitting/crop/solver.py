@@ -175,9 +175,16 @@ class Solver:
     def _locate(self, pair: Pair) -> tuple[Pair, Mapping] | None:
         """Estimate, descend and climb; None where the result does not agree.
 
+        Features that cost little come first: what they lead to has to agree like anything else.
         Noise hides the texture of small blocks: then the images are compared at a smaller size.
         """
-        estimate = self.sources.searcher(pair.source_index).find(pair.crop)
+        searcher = self.sources.searcher(pair.source_index)
+        quick = searcher.find_quickly(pair.crop)
+        if quick is not None and not _is_askew(quick):
+            found = self._settle(pair, quick.edges)
+            if found is not None:
+                return found
+        estimate = searcher.find(pair.crop)
         if estimate is None or _is_askew(estimate):
             return None
         for shrink in _SHRINKS:
