@@ -5,39 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
-from converter.cli.arguments import PlaceArguments
-from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_USAGE
+from converter.cli.arguments import PlaceArguments, parse
+from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter
-from converter.errors import (
-    MissingInputError,
-    OutputError,
-    RecoveryError,
-    UncropError,
-    printable,
-)
-from converter.media.atomic import replace_file
-from converter.media.torchfile import write_torch
+from converter.errors import printable
 from converter.registry import ReadOptions
-from converter.sources.metrical_tracker.lost_bbox import LostBBox, find_lost_bbox
-from converter.sources.metrical_tracker.lost_crops import (
-    approximate_box,
-    find_lost_crops,
-    landmarks_left,
-    read_source_landmarks,
-    redetect,
-)
-from fitting.crop import CropCertificate, recover_crop
 
-_LEVELS = {"exact": 0, "exact-up-to-build": 1, "ambiguous": 2, "consistent": 2, "approximate": 3}
+if TYPE_CHECKING:
+    from converter.batch.discover import Found
+    from converter.batch.executors import Failure
+    from converter.batch.recovering import Recovered, RecoverJob
+
 _FOR_ONE = ("out", "source", "crops", "actor", "landmarks")
-_TOO_LITTLE = ("blank", "too-little-texture", "not-certain")
-"""Causes of refusal that say nothing against the track: landmarks may still tell where it was."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +36,8 @@ class RecoverArguments(PlaceArguments):
     tracks: Annotated[
         tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TRACK [TRACK ...]")
     ]
-    """Tracks (any of their folders), or actor folders with images/ and source/ or a video."""
+    """Tracks (any of their folders), actor folders with images/ and source/ or a video, or folders
+    to search for tracks."""
     crops: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The tracker's crops, if they are not images/ of the actor folder."""
     landmarks: Annotated[Path | None, tyro.conf.arg(metavar="DIR_OR_FILE")] = None
@@ -71,7 +58,10 @@ class RecoverArguments(PlaceArguments):
     """Write nothing below this verdict. Ambiguous boxes, whose cameras are all the same, count as
     consistent."""
     overwrite: bool = False
-    """Replace a bbox.pt, and a picture, that exist."""
+    """Replace a bbox.pt, and a picture, that exist. Without it, those of several tracks that have
+    one are left alone."""
+    jobs: Annotated[int | None, tyro.conf.arg(aliases=["-j"], metavar="N")] = None
+    """Processes to work with on several tracks. Default: one for every core."""
     dry_run: bool = False
     """Say what would be written, write nothing."""
     quiet: bool = False
@@ -82,46 +72,17 @@ class RecoverArguments(PlaceArguments):
 
 def run(arguments: list[str]) -> int:
     """Recover every track; one that fails is an error alone, and a finding among several."""
-    command = tyro.cli(
-        tyro.conf.configure(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)(RecoverArguments),
-        prog="uncrop recover-bbox",
-        args=arguments,
-    )
-    if command.frames < 1:
-        return _usage("--frames: expected 1 or more.")
-    if not command.tracks:
-        return _usage("expected a TRACK.")
-    if command.redetect and command.landmarks is not None:
-        return _usage("--redetect finds the landmarks that --landmarks gives: choose one")
-    if command.report is not None and command.landmarks is not None:
-        return _usage("--report shows crops; with --landmarks there are none")
-    if len(command.tracks) > 1:
-        alone = [
-            n
-            for n in ("out", "source", "crops", "actor", "landmarks")
-            if getattr(command, n) is not None
-        ]
-        if alone:
-            return _usage(f"--{alone[0]} belongs to one track, and {len(command.tracks)} are given")
-        if command.report is not None and command.report.suffix.lower() in (".jpg", ".jpeg"):
-            return _usage("--report: expected a folder, since several tracks are given")
-    results: list[dict[str, Any]] = []
-    with Reporter(quiet=command.quiet, json=command.json) as reporter:
-        for n_done, track in enumerate(command.tracks):
-            try:
-                result = _recover(command, track, reporter)
-            except UncropError as error:
-                if len(command.tracks) == 1:
-                    raise
-                print(f"uncrop: {printable(track)}: {error}", file=sys.stderr)
-                result = {"track": str(track), "verdict": "refused", "error": str(error)}
-            results.append(result)
-            if len(command.tracks) > 1:
-                reporter.progress("tracks", n_done + 1, len(command.tracks))
-    failed = any("error" in r for r in results)
-    if command.json:
-        print(json.dumps({"ok": not failed, "tracks": results}, indent=1))
-    return EXIT_FINDINGS if failed else EXIT_FINE
+    command = parse(arguments, "uncrop recover-bbox", RecoverArguments)
+    if (wrong := _usage_error(command)) is not None:
+        return _usage(wrong)
+    from converter.batch.recovering import tracks_below
+
+    tracks = tracks_below(command.tracks)
+    if len(tracks) > 1 and (wrong := _not_for_several(command, len(tracks))) is not None:
+        return _usage(wrong)
+    if len(tracks) > 1:
+        return _run_many(command, tracks)
+    return _run_one(command, tracks[0])
 
 
 def _usage(message: str) -> int:
@@ -129,143 +90,85 @@ def _usage(message: str) -> int:
     return EXIT_USAGE
 
 
-def _recover(command: RecoverArguments, track: Path, reporter: Reporter) -> dict[str, Any]:
-    options = ReadOptions(actor=command.actor, source=command.source, fps=command.fps)
-    try:
-        lost = find_lost_bbox(track, options, command.crops)
-    except MissingInputError as error:
-        if command.crops is not None:
-            raise
-        return _approximate(command, track, options, reporter, error)
-    out = _output(command, lost.path)
-    certificate = recover_crop(
-        lost.crops, lost.sources, lost.guesses, n_frames=command.frames, hints=lost.hints,
-        progress=reporter.progress,
+def _usage_error(command: RecoverArguments) -> str | None:
+    if command.frames < 1:
+        return "--frames: expected 1 or more."
+    if command.jobs is not None and command.jobs < 1:
+        return "--jobs: expected 1 or more."
+    if not command.tracks:
+        return "expected a TRACK."
+    if command.redetect and command.landmarks is not None:
+        return "--redetect finds the landmarks that --landmarks gives: choose one"
+    if command.report is not None and command.landmarks is not None:
+        return "--report shows crops; with --landmarks there are none"
+    return None
+
+
+def _not_for_several(command: RecoverArguments, n_tracks: int) -> str | None:
+    alone = next((n for n in _FOR_ONE if getattr(command, n) is not None), None)
+    if alone is not None:
+        return f"--{alone} belongs to one track, and {n_tracks} are given"
+    if command.report is not None and command.report.suffix.lower() in (".jpg", ".jpeg"):
+        return "--report: expected a folder, since several tracks are given"
+    return None
+
+
+def _job(command: RecoverArguments, *, keep: bool) -> RecoverJob:
+    from converter.batch.recovering import RecoverJob
+
+    return RecoverJob(
+        ReadOptions(actor=command.actor, source=command.source, fps=command.fps),
+        crops=command.crops, landmarks=command.landmarks, redetect=command.redetect,
+        accept_approximate=command.accept_approximate, out=command.out, report=command.report,
+        n_frames=command.frames, min_verdict=command.min_verdict, overwrite=command.overwrite,
+        dry_run=command.dry_run, keep=keep,
     )  # fmt: skip
-    if certificate.cause in _TOO_LITTLE and (command.landmarks or command.redetect):
-        return _approximate(command, track, options, reporter)
-    certificate.require(lost.crops.origin)
-    if _LEVELS[certificate.verdict] > _LEVELS[command.min_verdict]:
-        raise RecoveryError(
-            lost.crops.origin, f"a box of verdict {command.min_verdict}", str(certificate),
-            "Nothing was written.",
-        )  # fmt: skip
-    if not command.dry_run:
-        _write_bbox(out, certificate, overwrite=command.overwrite)
-        if command.report is not None:
-            _write_picture(command, lost, certificate)
-    return _said(command, track, lost.name, out, certificate, reporter)
 
 
-def _approximate(
-    command: RecoverArguments,
-    track: Path,
-    options: ReadOptions,
-    reporter: Reporter,
-    missing: MissingInputError | None = None,
-) -> dict[str, Any]:
-    """Estimate the box from landmarks, where there are no crops that tell it."""
-    lost = find_lost_crops(track, options)
-    if command.landmarks is None and not command.redetect:
-        left = landmarks_left(lost)
-        if missing is None or not left:
-            raise missing or RecoveryError(track, "crops or landmarks", "neither")
-        raise MissingInputError(missing.where, missing.expected, f"neither, but {left}", _NEEDED)
-    out = _output(command, lost.path)
-    if command.landmarks is not None:
-        landmarks = read_source_landmarks(command.landmarks, options.limits)
-    else:
-        landmarks = redetect(lost)
-    origin = command.landmarks or lost.sources.origin
-    certificate = approximate_box(lost, landmarks, options.limits)
-    if certificate.crop is None:
-        raise RecoveryError(
-            origin, "landmarks of these source frames, the same points as in the crops",
-            certificate.reason, "Nothing was written.",
-        )  # fmt: skip
-    if not command.accept_approximate:
-        raise RecoveryError(
-            origin, "a box that is certain", str(certificate),
-            "Nothing was written; --accept-approximate writes it.",
-        )  # fmt: skip
-    if not command.dry_run:
-        _write_bbox(out, certificate, overwrite=command.overwrite)
-    return _said(command, track, lost.name, out, certificate, reporter)
+def _run_one(command: RecoverArguments, track: Found) -> int:
+    from converter.batch.recovering import recover_track
+
+    with Reporter(quiet=command.quiet, json=command.json) as reporter:
+        done = recover_track(track, _job(command, keep=False), reporter.progress)
+        reporter.steps([done.line])
+    if command.json:
+        print(json.dumps({"ok": True, "tracks": [done.facts]}, indent=1))
+    return EXIT_FINE
 
 
-_NEEDED = (
-    "Give --crops DIR if they exist. Landmarks of the crops give an approximate box: find the same "
-    "points in source frames with the detector that made them, and give --landmarks DIR (or "
-    "--redetect, with the extra [landmarks]) --accept-approximate."
-)
+def _run_many(command: RecoverArguments, tracks: Sequence[Found]) -> int:
+    """A line for every track as it is done; an interrupt keeps what was written."""
+    from converter.batch.executors import LocalProcesses
+    from converter.batch.recovering import recover_many
+    from converter.media.parallel import n_cores
 
-
-def _output(command: RecoverArguments, usual: Path) -> Path:
-    out = command.out or usual
-    if out.exists() and not command.overwrite and not command.dry_run:
-        raise OutputError(out, "no such file yet", "a bbox.pt", "Give --overwrite or -o FILE.")
-    return out
-
-
-def _said(
-    command: RecoverArguments,
-    track: Path,
-    name: str,
-    out: Path,
-    certificate: CropCertificate,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Say the result in one line, and return it for --json."""
-    reporter.steps([f"{name}: {certificate}; {_ending(command, out)}"])
-    return {
-        "track": str(track),
-        "out": None if command.dry_run else str(out),
-        **_as_json(certificate),
-    }
-
-
-def _ending(command: RecoverArguments, out: Path) -> str:
-    return "dry run, nothing written" if command.dry_run else f"wrote {out}"
-
-
-def _write_bbox(out: Path, certificate: CropCertificate, *, overwrite: bool) -> None:
-    """Write bbox.pt as the tracker does: torch.save of an int64 array of four."""
-    box = certificate.bbox
-    if box is None:
-        raise RecoveryError(out, "a recovered box", certificate.reason)
-    values = np.array([box.x_min, box.x_max, box.y_min, box.y_max], np.int64)
-    with replace_file(out, overwrite) as path:
-        write_torch(path, values, stem=out.stem, tensors=False)
-
-
-def _write_picture(command: RecoverArguments, lost: LostBBox, certificate: CropCertificate) -> None:
-    from fitting.crop.picture import recovery_picture
-
-    report = command.report
-    if report is None:
-        return
-    if report.suffix.lower() not in (".jpg", ".jpeg"):
+    executor = LocalProcesses(min(command.jobs or n_cores(), len(tracks)))
+    facts: dict[int, dict[str, Any]] = {}
+    with Reporter(quiet=command.quiet, json=command.json) as reporter:
         try:
-            report.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(report, "a folder to write to", error.strerror or "") from None
-        report = report / f"{lost.name}.jpg"
-    with replace_file(report, command.overwrite) as path:
-        path.write_bytes(recovery_picture(certificate, lost.crops, lost.sources))
+            with closing(recover_many(tracks, _job(command, keep=True), executor)) as outcomes:
+                for position, outcome in outcomes:
+                    facts[position] = _said(outcome, str(tracks[position].path), reporter)
+                    reporter.progress("tracks", len(facts), len(tracks))
+        except KeyboardInterrupt:
+            pass
+    failed = any("error" in entry for entry in facts.values())
+    whole = len(facts) == len(tracks)
+    if command.json:
+        entries = [facts[position] for position in sorted(facts)]
+        print(json.dumps({"ok": whole and not failed, "tracks": entries}, indent=1))
+    if not whole:
+        print(f"uncrop: interrupted after {len(facts)} of {len(tracks)} tracks.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_FINDINGS if failed else EXIT_FINE
 
 
-def _as_json(certificate: CropCertificate) -> dict[str, Any]:
-    """Numbers that JSON cannot hold (infinity) become null."""
-    fields = dataclasses.asdict(certificate)
-    fields.pop("crop")
-    fields["bbox"] = _four(fields["bbox"])
-    fields["candidates"] = [_four(b) for b in fields["candidates"]]
-    return {k: _finite(v) for k, v in fields.items()}
+def _said(outcome: Recovered | Failure, track: str, reporter: Reporter) -> dict[str, Any]:
+    """Say what became of a track in one line, and return it for --json."""
+    from converter.batch.executors import Failure
 
-
-def _four(box: dict[str, int] | None) -> list[int] | None:
-    return None if box is None else [box[k] for k in ("x_min", "x_max", "y_min", "y_max")]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    if not isinstance(outcome, Failure):
+        reporter.steps([outcome.line])
+        return outcome.facts
+    print(f"uncrop: {printable(track)}: {outcome.message}", file=sys.stderr)
+    return {"track": track, "verdict": "refused", "error": outcome.message}
