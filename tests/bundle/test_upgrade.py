@@ -55,6 +55,16 @@ def test_an_older_minor_version_is_read_and_upgraded(
     assert old.read_bytes() == before
 
 
+def test_the_command_upgrades(bundle: Path, tmp_path: Path) -> None:
+    from converter.cli.main import main
+
+    old, new = as_version(bundle, (1, 0)), tmp_path / "new.h5"
+    assert main(["convert", str(old), "--to", "bundle", "-o", str(new), "--quiet"]) == 0
+    with h5py.File(new) as file:
+        assert file.attrs["format_version"].decode() == HERE
+    assert check_bundle(new) == []
+
+
 def test_an_upgrade_keeps_images(
     whole: Path, tmp_path: Path, copy_of: Callable[[Path], Path]
 ) -> None:

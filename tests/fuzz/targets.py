@@ -250,7 +250,9 @@ def _images() -> list[bytes]:
     kinds: list[tuple[str, list[int]]] = [
         (".png", []), (".jpg", []), (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
     ]  # fmt: skip
-    return [cv2.imencode(suffix, picture, options)[1].tobytes() for suffix, options in kinds]
+    made = [cv2.imencode(suffix, picture, options)[1].tobytes() for suffix, options in kinds]
+    exif = b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0" + bytes(4)
+    return [*made, made[1][:2] + exif + made[1][2:]]
 
 
 def _read_video(path: Path) -> object:
@@ -436,7 +438,7 @@ TARGETS = {
                                                         "converter.media.archive")),
     "ply": Target(_by_path("x.ply", _read_mesh), _plys, ("converter.media.meshes",)),
     "obj": Target(_by_path("x.obj", _read_mesh), _objs, ("converter.media.meshes",)),
-    "image": Target(_image, _images, ("converter.media.images",)),
+    "image": Target(_image, _images, ("converter.media.images", "converter.media.image_headers")),
     "video": Target(_by_path("x.mp4", _read_video), _videos, ("converter.media.video",)),
     "yaml": Target(_by_path("x.yml", _read_yaml), lambda: [(SAMPLE / "ada.yml").read_bytes()],
                    ("converter.sources.metrical_tracker.config",)),
