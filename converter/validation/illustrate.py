@@ -126,7 +126,7 @@ def _all_series(evidence: Evidence, results: list[CheckResult]) -> tuple[Series,
         series("translation", "m", pose.t, ("x", "y", "z")),
     ]
     errors = _reprojection_errors(evidence)
-    if errors is not None:
+    if errors is not None and np.isfinite(errors).any():
         found.append(series("reprojection error", "px, landmarks to their mesh vertices", errors))
     return tuple(found)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import FormatError
-from converter.validation.catalogue import CATALOGUE, explain, page
+from converter.validation.catalogue import CATALOGUE, contents, explain, page
 from converter.validation.checking import all_checks
 from converter.validation.validate import validate
 from fixtures.defects import DEFECTS
@@ -47,6 +47,17 @@ def test_an_entry_says_what_holds_and_where_it_comes_from(info) -> None:  # type
 def test_an_unknown_id_is_refused_with_the_nearest() -> None:
     with pytest.raises(FormatError, match=r"Did you mean K-naive\?"):
         explain("K-naiv")
+
+
+def test_only_ids_that_are_near_are_suggested() -> None:
+    for unknown, said in (("nosuch", None), ("x", None), ("bbox", "bbox-missing or bbox-damaged"),
+                          ("k-NAIVE", "K-naive?"), ("a head", None)):  # fmt: skip
+        with pytest.raises(FormatError) as caught:
+            explain(unknown)
+        assert "`uncrop validate --explain all` lists them." in caught.value.remedy
+        assert ("Did you mean" in caught.value.remedy) == (said is not None), unknown
+        assert (said or "") in caught.value.remedy
+    assert [line.split()[0] for line in contents().splitlines()] == [i.id for i in CATALOGUE]
 
 
 def test_every_defect_of_the_generator_has_a_check_in_the_catalogue() -> None:

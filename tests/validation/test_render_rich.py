@@ -65,4 +65,6 @@ def test_numbers_without_limit_and_limits_without_number() -> None:
 
     assert text(None, None) == ""
     assert text(3, None) == "measured 3"
+    assert text(1, 0, "frames") == "measured 1 frame, limit 0 frames"
+    assert text(1, 0.8, "times") == "measured 1 times, limit 0.8 times"
     assert text(0.000123, 1e-5, "m") == "measured 0.000123 m, limit 1e-05 m"

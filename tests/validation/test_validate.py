@@ -177,6 +177,42 @@ def test_facts_series_and_pictures(fixtures_dir: Path) -> None:
     assert validate(fixtures_dir / "sample").series == ()
 
 
+def test_the_number_is_the_one_that_exceeds_its_limit(copy_of: CopyOf) -> None:
+    """Of two that are compared, and in a plot that has any."""
+    for name, limit in (("t out of step", 1e-5), ("R out of step", 1e-4)):
+        track = copy_of("square")
+        of(name).apply(track, False)  # type: ignore[attr-defined]
+        (found,) = (f for f in validate(track.root).findings if f.check == "pose-differs")
+        assert (found.limit, found.unit) == (limit, "m" if limit == 1e-5 else "")
+        assert found.measured is not None
+        assert found.measured > limit
+
+
+def test_a_plot_without_a_number_is_left_out(copy_of: CopyOf) -> None:
+    track = copy_of("square")
+    of("head behind the camera").apply(track, False)  # type: ignore[attr-defined]
+    report = validate(track.root, ValidateOptions(illustrate=True))
+    assert "reprojection error" not in {s.name for s in report.series}
+    assert all(np.isfinite(s.values).any() for s in report.series)
+
+
+def test_images_are_counted_as_convert_counts_them(fixtures_dir: Path) -> None:
+    steps = read_track(fixtures_dir / "sample", QUIET).provenance.steps
+    numbering = validate(fixtures_dir / "sample").facts["numbering"]
+    assert numbering in steps
+    assert "(offset 2)" in numbering  # begin_frames 1, images from 00001
+
+
+def test_a_lost_bbox_is_found_by_the_command_that_is_printed(copy_of: CopyOf) -> None:
+    track = copy_of("square")
+    (track.actor / "bbox.pt").unlink()
+    (found,) = (f for f in validate(track.root).findings if f.check == "bbox-missing")
+    assert f"`uncrop recover-bbox {track.root}`" in found.fix
+    shutil.rmtree(track.actor / "source")
+    (found,) = (f for f in validate(track.root).findings if f.check == "bbox-missing")
+    assert f"`uncrop recover-bbox {track.root} --source VIDEO`" in found.fix
+
+
 def test_series_show_cameras_as_they_are_stored(copy_of: CopyOf) -> None:
     track = copy_of("square")
     of("naive K").apply(track, True)  # type: ignore[attr-defined]

@@ -185,10 +185,12 @@ def K_differs(track: Tracked) -> Outcome:
     hint = (
         "" if track.crop is not None else f" No rewrite by a bbox was tried: {track.crop_reason}."
     )
+    stored, block = brief_K(cameras.K[i]), brief_K(cameras.block_K[i])
+    says = block if stored != block else "the same, but for other entries or further digits"
     found = finding(
-        "error", "opencv.K", f"is {brief_K(cameras.K[i])} where the camera block says "
-        f"{brief_K(cameras.block_K[i])}, {_of_all(mask, cameras.ids)}, and no known rewrite "
-        f"explains it.{hint}", float(cameras.K_off[mask].max()), K_LIMIT_PX, "px",
+        "error", "opencv.K", f"is {stored} where the camera block says {says}, "
+        f"{_of_all(mask, cameras.ids)}, and no known rewrite explains it.{hint}",
+        float(cameras.K_off[mask].max()), K_LIMIT_PX, "px",
         "Use the files as the tracker wrote them.",
     )  # fmt: skip
     return Outcome((found,), int(cameras.has_block.sum()), _marked(cameras, mask))
@@ -315,12 +317,13 @@ def pose_differs(track: Tracked) -> Outcome:
     mask = (cameras.pose_cause == "unknown") | strange
     if not mask.any():
         return Outcome((), int(cameras.has_block.sum()))
-    off_R = np.abs(cameras.pose.R - cameras.block_pose.R).max(axis=(-1, -2))
-    off_t = np.abs(cameras.pose.t - cameras.block_pose.t).max(axis=-1)
+    off_R = float(np.abs(cameras.pose.R - cameras.block_pose.R)[mask].max())
+    off_t = float(np.abs(cameras.pose.t - cameras.block_pose.t)[mask].max())
+    turned = off_R > ROTATION_LIMIT
+    measured = (off_R, ROTATION_LIMIT, "") if turned else (off_t, TRANSLATION_LIMIT_M, "m")
     found = finding(
         "error", "camera.R, camera.t", f"describe another camera than opencv.R and opencv.t "
-        f"{_of_all(mask, cameras.ids)}: R differs by {np.max(off_R[mask]):.2g}, t by "
-        f"{np.max(off_t[mask]):.2g} m.", float(np.max(off_R[mask])), ROTATION_LIMIT, "",
+        f"{_of_all(mask, cameras.ids)}: R differs by {off_R:.2g}, t by {off_t:.2g} m.", *measured,
         "One of the two was edited. --fix keeps the one that puts the mesh on the landmarks.",
     )  # fmt: skip
     return Outcome((found,), int(cameras.has_block.sum()), _marked(cameras, mask))
