@@ -23,6 +23,7 @@ from converter.media.manifest import DatasetFolder
 from converter.media.parallel import n_cores, ordered_map
 from converter.registry import ReadOptions, no_progress, source, target
 from converter.targets.flame_params import dataset as flame_params
+from converter.targets.flashavatar import dataset as flashavatar
 from converter.targets.gaussianavatars import dataset as gaussianavatars
 from converter.targets.metrical_tracker import dataset as metrical_tracker
 from converter.targets.metrical_tracker.plan import make_plan
@@ -48,6 +49,10 @@ def _stages(track: Track) -> dict[str, Stage]:
     avatars = gaussianavatars.make_plan(track, options)
     params: Any = target("flame_params").options(flavour="pointavatar")
     flame = flame_params.make_plan(track, params)
+    anew: Any = target("flame_params").options(flavour="pointavatar", size=512)
+    cut = flame_params.make_plan(track, anew)
+    flash: Any = target("flashavatar").options()
+    avatar = flashavatar.make_plan(track, flash)
     scene_options: Any = target("nerfstudio").options()
     scene = make_scene(track, scene_options)
     side: Any = target("metrical_tracker").options(size=512)
@@ -60,6 +65,14 @@ def _stages(track: Track) -> dict[str, Stage]:
         "flame_params": (
             flame.canvas.size, ".png",
             lambda d: flame_params.write_images(flame, d, params, no_progress),
+        ),
+        "flame_params --size 512, cut anew": (
+            cut.canvas.size, ".png",
+            lambda d: flame_params.write_images(cut, d, anew, no_progress),
+        ),
+        "flashavatar": (
+            avatar.canvas.size, ".jpg",
+            lambda d: flashavatar.write_images(avatar, d, flash, no_progress),
         ),
         "nerfstudio, colmap": (
             scene.canvas.size, ".jpg",

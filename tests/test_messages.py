@@ -116,10 +116,6 @@ def no_source_for_the_window(d: Folders) -> list[str]:
     return _gaussiantalker(d, "--canvas", "window")
 
 
-def odd_size(d: Folders) -> list[str]:
-    return _gaussiantalker(d, "--size", "511")
-
-
 def wrong_actor(d: Folders) -> list[str]:
     return _gaussiantalker(d, "--actor", str(d.root / "nobody"))
 
@@ -194,7 +190,7 @@ CASES: list[Case] = [
     frame_truncated, frame_runs_code, frame_not_finite, frame_of_another_program,
     K_of_the_wrong_shape, two_cameras, mirrored, behind_the_camera, renamed_frame,
     bbox_of_the_wrong_kind, no_landmarks, no_meshes, one_mesh_missing,
-    landmarks_of_the_wrong_shape, video_is_a_playlist, no_source_for_the_window, odd_size,
+    landmarks_of_the_wrong_shape, video_is_a_playlist, no_source_for_the_window,
     wrong_actor, no_track, output_exists, output_is_foreign, bundle_without_images,
     fit_without_landmarks, fit_without_meshes, fit_of_an_unknown_K, flame_runs_code,
     flame_is_another_model, embedding_of_other_meshes, landmarks_of_no_images,

@@ -17,7 +17,7 @@ from converter.batch import NAME
 from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.cli.report import Reporter
-from converter.errors import printable
+from converter.errors import TargetError, printable
 from converter.media.atomic import require_free
 from converter.media.manifest import MANIFEST
 from converter.registry import Written
@@ -52,7 +52,7 @@ class ConvertArguments(TrackArguments):
 def run(arguments: list[str]) -> int:
     """Parse, read, write, report; raises UncropError."""
     command, options = _parse(arguments)
-    if (wrong := _usage_error(command)) is not None:
+    if (wrong := _usage_error(command) or _option_error(options)) is not None:
         print(f"convert: {wrong}", file=sys.stderr)
         return EXIT_USAGE
     if NAME in str(command.out):
@@ -91,6 +91,17 @@ def _usage_error(command: ConvertArguments) -> str | None:
     unknown = re.search(r"\{\w*\}", str(command.out).replace(NAME, ""))
     if unknown is not None:
         return f"-o: expected {NAME} for the name of each track, found {unknown[0]}."
+    return None
+
+
+def _option_error(options: Any) -> str | None:
+    """What no track could make right, before one is read."""
+    require = getattr(options, "require", None)
+    try:
+        if require is not None:
+            require()
+    except TargetError as error:
+        return str(error)
     return None
 
 
@@ -178,12 +189,41 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
         )
         raise SystemExit(EXIT_USAGE)
     target = registry.target(chosen) if chosen else None
+    if target is not None and (wrong := _foreign_option(arguments, target, names)) is not None:
+        print(f"convert: {wrong}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE)
     parts: list[tuple[str, type[Any]]] = [("general", ConvertArguments)]
     if target is not None:
         parts.append((target.name, target.options))
     together = dataclasses.make_dataclass("convert", parts)
-    command: Any = parse(arguments, "convert", together, description=_description(names, target))
+    prog = "convert" if target is None else f"convert --to {target.name}"
+    command: Any = parse(arguments, prog, together, description=_description(names, target))
     return command.general, getattr(command, target.name) if target is not None else None
+
+
+def _foreign_option(arguments: list[str], target: registry.Target, names: list[str]) -> str | None:
+    """Say of an option that only other targets have who has it, and what this one has instead."""
+
+    def options_of(options: type[Any]) -> set[str]:
+        return {field.name for field in dataclasses.fields(options)}
+
+    own = options_of(target.options) | options_of(ConvertArguments)
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+        if not argument.startswith("--") or name in own:
+            continue
+        theirs = [n for n in names if name in options_of(registry.target(n).options)]
+        if not theirs:
+            continue
+        option = "--" + name.replace("_", "-")
+        twin = {"canvas": "space", "space": "canvas"}.get(name, "")
+        why = f"is an option of {', '.join(theirs)}, not of {target.name}"
+        if twin in own and name == "canvas":
+            why = f"{target.name} takes any principal point; use --space instead"
+        elif twin in own:
+            why = f"{target.name} forces the principal point to the centre; use --canvas instead"
+        return f"{option}: {why}. See convert --to {target.name} --help"
+    return None
 
 
 def _description(names: list[str], target: registry.Target | None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.dataset.central import with_central
-from converter.dataset.options import CanvasOptions
+from converter.dataset.options import MIN_SIDE, CanvasOptions, parse_sides
 from converter.errors import ConventionError, FitError, MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.crop import Window
@@ -23,7 +23,9 @@ from converter.media.video import Part, VideoFrames
 from converter.track import CentralCameras, Frames, Image, Track
 
 _DEFAULT_CROP_SIZE = 512
-_MIN_SIDE = 64
+_MOST_INVENTED = {"window": 0.5, "padded": 0.75}
+"""How much of a canvas may repeat border pixels. Padded by itself never exceeds three quarters."""
+
 _HEAD_FIELD_M = 0.4
 """What trackers' crops show of the world at the head, roughly."""
 _MOST = 0.75
@@ -152,14 +154,16 @@ def choose_canvas(track: Track, options: CanvasOptions) -> tuple[Canvas, list[Fi
         If full was asked for and moves the mesh by more than ``options.max_residual``.
 
     """
-    size = parse_size(options.size)
+    options.require()
+    sides = parse_sides(options.size)
+    size = None if sides is None else Size(*sides)
     scale = 1.0 if options.scale is None else options.scale
     if options.canvas == "auto":
         return _best_canvas(track, size, scale, options)
     if options.canvas == "full":
         return _full_canvas(track, options)
     if options.canvas == "crop":
-        return _crop_canvas(track, size, options), []
+        return _crop_canvas(track, size), []
     return _source_canvas(track, options.canvas, size, scale), []
 
 
@@ -176,7 +180,7 @@ def _best_canvas(
             f"there {lost}, so the images come from the tracker's crops.",
             fix="For native resolution give --source DIR_OR_VIDEO and --bbox FILE.",
         )
-        return _crop_canvas(track, size, options), [finding]
+        return _crop_canvas(track, size), [finding]
     window = partial(_source_canvas, track, "window", size, scale)
     if track.meshes is None or options.size is not None or options.scale is not None:
         return window(), []
@@ -196,10 +200,6 @@ def _best_canvas(
 
 
 def _full_canvas(track: Track, options: CanvasOptions) -> tuple[Canvas, list[Finding]]:
-    for option, value in (("--size", options.size), ("--scale", options.scale)):
-        if value is not None:
-            raise TargetError(option, f"no {option} with --canvas full", f"{value}",
-                              "It writes the source frames as they are.")  # fmt: skip
     frames = _require_source(track, "full")
     try:
         located = with_central(track, options.max_residual).in_source()
@@ -259,19 +259,24 @@ def _source_canvas(
     track: Track, kind: Literal["window", "padded"], size: Size | None, scale: float
 ) -> Canvas:
     frames = _require_source(track, kind)
-    if not 0 < scale <= 8:
-        raise TargetError("--scale", "a number above 0, at most 8", f"{scale:g}")
     located = track.in_source()
     k = located.intrinsics
     focal = scale * float(np.median(k.fy))
     if size is not None:
         window = Window.centred(k, size, focal)
+        invented = shares(window, k.size)[0]
+        if invented > _MOST_INVENTED[kind]:
+            raise TargetError(
+                "--size", f"a canvas of which at most {_MOST_INVENTED[kind]:.0%} lies outside the "
+                f"{k.size} image", f"{size}, of which {invented:.0%} does",
+                "Leave --size out for the canvas that fits, or give a smaller one.",
+            )  # fmt: skip
     else:
         window = Window.inside(k, focal) if kind == "window" else Window.around(k, focal)
-    if min(window.size.width, window.size.height) < _MIN_SIDE:
+    if min(window.size.width, window.size.height) < MIN_SIDE:
         raise TargetError(
             f"--canvas {kind}",
-            f"at least {_MIN_SIDE} px a side",
+            f"at least {MIN_SIDE} px a side",
             f"{window.size}: the principal point ({np.mean(k.cx):.0f}, {np.mean(k.cy):.0f}) lies "
             f"at the border of the {k.size} frame",
             "Use --canvas padded or --canvas crop.",
@@ -281,11 +286,19 @@ def _source_canvas(
     return Canvas(kind, "source", frames, located, window, canvas_from_crop)
 
 
-def _crop_canvas(track: Track, size: Size | None, options: CanvasOptions) -> Canvas:
+def shares(window: Window, image: Size) -> tuple[float, float]:
+    """Return how much of a canvas lies outside its image, and of the image outside the canvas."""
+    affine = window.canvas_from_image
+    corners = [[0, 0], [image.width, image.height]]
+    low, high = np.moveaxis(affine(np.broadcast_to(corners, (*np.shape(affine.tx), 2, 2))), -2, 0)
+    size = np.array([window.size.width, window.size.height])
+    shared = np.prod(np.maximum(np.minimum(high, size) - np.maximum(low, 0), 0), axis=-1)
+    invented = float(np.max(1 - shared / np.prod(size)))
+    return invented, float(np.max(1 - shared / np.prod(high - low, axis=-1)))
+
+
+def _crop_canvas(track: Track, size: Size | None) -> Canvas:
     size = size or _square(_DEFAULT_CROP_SIZE)
-    if options.scale is not None:
-        raise TargetError("--scale", "no --scale with --canvas crop", f"{options.scale:g}",
-                          "Use --size.")  # fmt: skip
     from_source = track.source_frames is not None and track.crop is not None
     in_crop = track.in_crop()
     k = in_crop.intrinsics
@@ -318,18 +331,3 @@ def _crop_canvas(track: Track, size: Size | None, options: CanvasOptions) -> Can
 
 def _square(side: int) -> Size:
     return Size(side, side)
-
-
-def parse_size(text: str | None) -> Size | None:
-    """Size from ``N`` or ``WIDTHxHEIGHT``; raises TargetError unless both are even and >= 64."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    ok = len(parts) in (1, 2) and all(p.isascii() and p.isdecimal() and len(p) < 6 for p in parts)
-    sides = [int(p) for p in parts] if ok else []
-    if not ok or any(s % 2 or s < _MIN_SIDE or s > 16384 for s in sides):
-        raise TargetError(
-            "--size", f"N or WIDTHxHEIGHT, even, at least {_MIN_SIDE}", text,
-            "The principal point is the image centre; odd sizes lose half a pixel.",
-        )  # fmt: skip
-    return Size(sides[0], sides[-1])

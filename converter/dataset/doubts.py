@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.dataset.canvas import Canvas
+from converter.dataset.canvas import Canvas, shares
 from converter.findings import Finding
 from converter.geometry.pixels import Floats
 
@@ -14,13 +14,8 @@ _SMALL_FACE = 0.25
 
 def canvas_doubts(canvas: Canvas) -> list[Finding]:
     """Say how much of the canvas is repeated border, and how much of the image is cut off."""
-    affine, image = canvas.window.canvas_from_image, canvas.track.intrinsics.size
-    corners = [[0, 0], [image.width, image.height]]
-    low, high = np.moveaxis(affine(np.broadcast_to(corners, (*np.shape(affine.tx), 2, 2))), -2, 0)
-    size = np.array([canvas.size.width, canvas.size.height])
-    shared = np.prod(np.maximum(np.minimum(high, size) - np.maximum(low, 0), 0), axis=-1)
-    invented = float(np.max(1 - shared / np.prod(size)))
-    lost = float(np.max(1 - shared / np.prod(high - low, axis=-1)))
+    image = canvas.track.intrinsics.size
+    invented, lost = shares(canvas.window, image)
     findings = []
     if canvas.kind != "padded" and invented > _NOTICEABLE:
         findings.append(

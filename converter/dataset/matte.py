@@ -20,13 +20,6 @@ from converter.track import Image, Track
 Grey = NDArray[np.uint8]
 
 
-def require_folder(folder: Path, option: str) -> None:
-    """Raise MissingInputError unless what ``option`` names is a folder."""
-    if not folder.is_dir():
-        raise MissingInputError(folder, f"what {option} names: a folder of PNG", "nothing",
-                                "Check its spelling.")  # fmt: skip
-
-
 def missing_mattes(matte: Matte | None, file: str) -> tuple[Missing, ...]:
     """Say what makes mattes, where there are none."""
     if matte is not None:
@@ -49,10 +42,9 @@ class Matte:
     def given(
         cls, folder: Path | None, names: ParsingNames, track: Track, canvas: Canvas
     ) -> Matte | None:
-        """What --matte names, None without it; raises as `find`, and if it is no folder."""
+        """What --matte names, None without it; raises as `find`."""
         if folder is None:
             return None
-        require_folder(folder, "--matte")
         return cls.find(folder, names, track, canvas)
 
     @classmethod

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from converter.errors import TargetError
+from converter.errors import MissingInputError, TargetError
+
+MIN_SIDE = 64
+_MAX_CANVAS_SIDE, _MAX_CROP_SIDE = 16384, 4096
 
 CanvasChoice = Literal["auto", "full", "window", "padded", "crop"]
 Space = Literal["auto", "source", "crop", "window"]
@@ -34,6 +37,21 @@ class CanvasOptions:
     max_residual: float = 0.5
     """How far full may move the mesh, px (median); above it, auto takes window."""
 
+    def require(self) -> None:
+        """Raise TargetError for what no track could make right."""
+        parse_sides(self.size)
+        require_bounds(("--max-residual", self.max_residual, 1e-6, 1e6))
+        if self.scale is not None and not 0 < self.scale <= 8:
+            raise TargetError("--scale", "a number above 0, at most 8", f"{self.scale:g}")
+        if self.canvas == "full":
+            for option, value in (("--size", self.size), ("--scale", self.scale)):
+                if value is not None:
+                    raise TargetError(option, f"no {option} with --canvas full", f"{value}",
+                                      "It writes the source frames as they are.")  # fmt: skip
+        if self.canvas == "crop" and self.scale is not None:
+            raise TargetError("--scale", "no --scale with --canvas crop", f"{self.scale:g}",
+                              "Use --size.")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ViewOptions:
@@ -48,6 +66,14 @@ class ViewOptions:
     size: int | None = None
     """Side of the crops, px; crop only. Default: the tracker's."""
 
+    def require(self) -> None:
+        """Raise TargetError for what no track could make right."""
+        if self.size is None:
+            return
+        if self.space in ("source", "window"):
+            raise TargetError("--size", "--space crop with it", f"--space {self.space}")
+        require_side(self.size)
+
 
 @dataclass(frozen=True)
 class SceneOptions(ViewOptions):
@@ -61,9 +87,43 @@ class SceneOptions(ViewOptions):
     quality: int = 95
     """JPEG quality of the written images, 1 to 100."""
 
+    def require(self) -> None:
+        """Raise UncropError for what no track could make right."""
+        ViewOptions.require(self)
+        require_bounds(("--quality", self.quality, 1, 100))
+        require_folder(self.matte, "--matte")
+
 
 def require_bounds(*bounds: tuple[str, float, float, float]) -> None:
     """Raise TargetError unless every (option, value, low, high) has low <= value <= high."""
     for name, value, low, high in bounds:
         if not low <= value <= high:
             raise TargetError(name, f"{low:g} to {high:g}", f"{value:g}")
+
+
+def require_folder(folder: Path | None, option: str) -> None:
+    """Raise MissingInputError unless what ``option`` names, if anything, is a folder."""
+    if folder is not None and not folder.is_dir():
+        raise MissingInputError(folder, f"what {option} names: a folder of PNG", "nothing",
+                                "Check its spelling.")  # fmt: skip
+
+
+def require_side(side: int) -> None:
+    """Raise TargetError unless crops of that side can be made, px."""
+    if not MIN_SIDE <= side <= _MAX_CROP_SIDE:
+        raise TargetError("--size", f"{MIN_SIDE} to {_MAX_CROP_SIDE} px", f"{side}")
+
+
+def parse_sides(text: str | None) -> tuple[int, int] | None:
+    """Width and height of ``N`` or ``WIDTHxHEIGHT``; TargetError unless both are even, >= 64."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    ok = len(parts) in (1, 2) and all(p.isascii() and p.isdecimal() and len(p) < 6 for p in parts)
+    sides = [int(p) for p in parts] if ok else []
+    if not ok or any(s % 2 or s < MIN_SIDE or s > _MAX_CANVAS_SIDE for s in sides):
+        raise TargetError(
+            "--size", f"N or WIDTHxHEIGHT, even, at least {MIN_SIDE}", text,
+            "The principal point is the image centre; odd sizes lose half a pixel.",
+        )  # fmt: skip
+    return sides[0], sides[-1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,20 @@ def _residual_facts(canvas: Canvas) -> dict[str, Any]:
         return {}
     median_px, max_px = canvas.central.residual_px
     return {"residual_median_px": median_px, "residual_max_px": max_px}
+
+
+def common_facts(
+    track: Track, positions: NDArray[np.int64], options: Any, findings: Sequence[Finding]
+) -> dict[str, Any]:
+    """Return what every manifest keeps of the track, its frames and how it was made."""
+    return {
+        "track": track.name,
+        "track_positions": positions.tolist(),
+        "frame_ids": track.frame_ids[positions].tolist(),
+        "options": options_facts(options),
+        "steps": list(track.provenance.steps),
+        "findings": [asdict(f) for f in (*track.findings, *findings)],
+    }
 
 
 def options_facts(options: Any) -> dict[str, Any]:

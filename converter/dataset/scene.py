@@ -7,7 +7,7 @@ shoulders) contradicts the cameras: it has to be masked.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from converter.dataset.canvas import Canvas
 from converter.dataset.images import draw_images
 from converter.dataset.matte import Matte
-from converter.dataset.options import SceneOptions, require_bounds
+from converter.dataset.options import SceneOptions
 from converter.dataset.proof import proof_sheet, require_aligned
-from converter.dataset.record import Reference, options_facts
+from converter.dataset.record import Reference, common_facts
 from converter.dataset.reprojection import compare_projections, compare_refitted
 from converter.dataset.view import (
     choose_view,
@@ -73,7 +73,6 @@ class Scene:
 
 def make_scene(track: Track, options: SceneOptions) -> Scene:
     """Decide everything; raises TargetError or MissingInputError before anything is written."""
-    require_bounds(("--quality", options.quality, 1, 100))
     canvas, findings = choose_view(track, options)
     matte = Matte.given(options.matte, options.matte_names, track, canvas)
     if matte is None:
@@ -142,13 +141,8 @@ def scene_line(scene: Scene) -> str:
 def scene_facts(scene: Scene, options: SceneOptions) -> dict[str, Any]:
     """What the manifest keeps."""
     return {
-        "track": scene.track.name,
+        **common_facts(scene.track, scene.positions, options, scene.findings),
         "canvas": view_facts(scene.canvas),
-        "track_positions": scene.positions.tolist(),
-        "frame_ids": scene.track.frame_ids[scene.positions].tolist(),
-        "options": options_facts(options),
-        "steps": list(scene.track.provenance.steps),
-        "findings": [asdict(f) for f in (*scene.track.findings, *scene.findings)],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,13 @@ class FolderTarget:
     Attributes
     ----------
     name, summary, options
-        As `Target` has them.
+        As `Target` has them. Options have a ``require()``, which raises UncropError for what no
+        track could make right; the command line calls it before anything is read.
     package
-        The target's package, ``__name__``. Its module ``dataset`` has ``write_dataset(plan, out,
-        options, *, overwrite, progress)``, its module ``check`` has ``check_dataset(out)``.
+        The target's package, ``__name__``. Its module ``dataset`` has ``write_files(plan, dataset,
+        options, progress)``, which returns lines for the summary, ``facts(plan, options)`` for the
+        manifest, and ``report(plan, out, options)``, the `Written` without these lines; its module
+        ``check`` has ``check_dataset(out)``.
     plan
         ``module:function`` of ``(track, options) -> plan``. Default: ``make_plan`` of ``dataset``.
 
@@ -46,11 +49,29 @@ class FolderTarget:
     def write(
         self, track: Track, out: Path, options: Any, *, overwrite: bool, progress: Progress
     ) -> Written:
-        """Write the dataset whole or not at all."""
+        """Write the dataset, whole or not at all: it gets its name when it passes its own check.
+
+        Raises
+        ------
+        TargetError
+            If the written dataset does not pass; nothing is left then.
+        OutputError
+            If ``out`` exists or cannot be written.
+
+        """
+        from converter.dataset.proof import require_clean
+        from converter.media.atomic import replace_folder
+        from converter.media.manifest import MANIFEST, DatasetFolder
+
         plan = self._plan(track, options)
-        write_dataset = importlib.import_module(f"{self.package}.dataset").write_dataset
-        written: Written = write_dataset(plan, out, options, overwrite=overwrite, progress=progress)
-        return written
+        module = importlib.import_module(f"{self.package}.dataset")
+        with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
+            dataset = DatasetFolder(folder)
+            lines = module.write_files(plan, dataset, options, progress)
+            dataset.finish(self.name, module.facts(plan, options))
+            lines = (*lines, *require_clean(folder, out, self.check))
+        written: Written = module.report(plan, out, options)
+        return replace(written, summary=tuple(line for line in lines if line))
 
     def check(self, out: Path) -> list[Finding]:
         """Re-read the dataset as its consumer does, and reproject."""
@@ -58,5 +79,6 @@ class FolderTarget:
         return found
 
     def _plan(self, track: Track, options: Any) -> Any:
+        options.require()
         module, function = (self.plan or f"{self.package}.dataset:make_plan").split(":")
         return getattr(importlib.import_module(module), function)(track, options)

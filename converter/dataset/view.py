@@ -24,7 +24,6 @@ from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.track import Meshes, Track
 
-_MIN_SIDE, _MAX_SIDE = 64, 4096
 _N_FACE_POINTS = 96
 
 
@@ -57,12 +56,11 @@ def choose_view(track: Track, options: ViewOptions) -> tuple[Canvas, list[Findin
         If --size does not fit.
 
     """
+    options.require()
     space = options.space
     located = track.source_frames is not None and track.crop is not None
     if space == "auto":
         space = "source" if located and options.size is None else "crop"
-    if options.size is not None and space != "crop":
-        raise TargetError("--size", "--space crop with it", f"--space {space}")
     if space == "window":
         return choose_canvas(track, CanvasOptions(canvas="window"))
     return (_frames(track) if space == "source" else _crops(track, options.size, located)), []
@@ -86,8 +84,6 @@ def _crops(track: Track, side: int | None, located: bool) -> View:
     if side is not None:
         if size.width != size.height:
             raise TargetError("--size", "a track of square crops", f"crops of {size}")
-        if not _MIN_SIDE <= side <= _MAX_SIDE:
-            raise TargetError("--size", f"{_MIN_SIDE} to {_MAX_SIDE} px", f"{side}")
         size = Size(side, side)
     resized = PixelAffine.resize(k.size, size)
     kept = track.crop_frames

@@ -55,6 +55,14 @@ def errors(name: str, out: Path) -> list[Finding]:
     return [f for f in registry.target(name).check(out) if f.severity == "error"]
 
 
+def test_every_target_says_what_to_run_next(off_centre: tuple[Track, Any], tmp_path: Path) -> None:
+    for flavour in ("splattingavatar", "imavatar", "pointavatar"):
+        out = tmp_path / flavour
+        written = write("flame_params", off_centre[0], out, flavour=flavour)
+        assert str(out) in written.next_command
+    assert "model_analyzer" in write("colmap", off_centre[0], tmp_path / "c").next_command
+
+
 def reprojection(written: Written) -> float:
     (line,) = [s for s in written.summary if s.startswith("max reprojection difference")]
     return float(line.split()[3])

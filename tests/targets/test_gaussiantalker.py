@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 
 from converter import registry
-from converter.dataset.canvas import choose_canvas, parse_size
+from converter.dataset.canvas import choose_canvas
 from converter.dataset.landmarks import settle_landmarks
+from converter.dataset.options import parse_sides
 from converter.errors import MissingInputError, TargetError
 from converter.geometry import Intrinsics, PixelAffine, Pose, Size
 from converter.media.images import read_image, read_size
@@ -221,7 +222,7 @@ def test_window_is_inside_and_padded_keeps_the_whole_frame(track: Track) -> None
 @pytest.mark.parametrize("text", ["511", "512x511", "0", "-4", "12x", "axb", "30", "512x512x3"])
 def test_sizes_that_lose_half_a_pixel_are_refused(text: str) -> None:
     with pytest.raises(TargetError, match="--size"):
-        parse_size(text)
+        parse_sides(text)
 
 
 def test_without_source_frames_the_crops_are_used_and_said(track: Track, tmp_path: Path) -> None:

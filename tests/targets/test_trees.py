@@ -34,7 +34,7 @@ _MANIFEST = ("findings", "steps", "files", "options")
 def outline(value: Any) -> Any:
     """Keys, dtypes and shapes of nested content; equal entries of a list are one, counted."""
     if isinstance(value, dict):
-        return {str(key): outline(inner) for key, inner in value.items()}
+        return {str(key): outline(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list | tuple):
         parts = [json.dumps(outline(v)) for v in value]
         if len(set(parts)) == 1:

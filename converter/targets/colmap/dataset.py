@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
 from converter.dataset.matte import missing_mattes
 from converter.dataset.options import SceneOptions
-from converter.dataset.proof import require_clean
 from converter.dataset.record import write_record
 from converter.dataset.scene import (
     Scene,
@@ -23,10 +23,9 @@ from converter.dataset.stand_in import stand_in_findings
 from converter.dataset.view import meshes_for_proof, one_intrinsics
 from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
-from converter.media.atomic import replace_folder
-from converter.media.manifest import MANIFEST, DatasetFolder
+from converter.media.manifest import DatasetFolder
 from converter.registry import Progress, Written
-from converter.targets.colmap.check import MODEL, NAME, check_dataset
+from converter.targets.colmap.check import MODEL
 from converter.targets.colmap.model import (
     Model,
     binary_files,
@@ -38,40 +37,37 @@ from converter.targets.colmap.model import (
 _OFF_CENTRE_PX = 0.5
 
 
-def write_dataset(
-    scene: Scene, out: Path, options: SceneOptions, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the model with its images, whole or not at all.
+def write_files(
+    scene: Scene, dataset: DatasetFolder, options: SceneOptions, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    folder = dataset.root
+    write_scene_images(scene, dataset, _mask_name, options, progress)
+    aligned = require_scene_aligned(scene, folder)
+    write_record(scene.track, dataset)
+    model = _model(scene)
+    for name, text in text_files(model).items():
+        dataset.write(f"{MODEL}/{name}", text)
+    for name, data in binary_files(model).items():
+        dataset.write(f"{MODEL}/{name}", data)
+    dataset.write("proof.jpg", scene_proof(scene, folder, read_text(folder / MODEL).project))
+    return (scene_line(scene), aligned)
 
-    Raises
-    ------
-    TargetError
-        If what was written does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
 
-    """
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        write_scene_images(scene, dataset, _mask_name, options, progress)
-        aligned = require_scene_aligned(scene, folder)
-        write_record(scene.track, dataset)
-        model = _model(scene)
-        for name, text in text_files(model).items():
-            dataset.write(f"{MODEL}/{name}", text)
-        for name, data in binary_files(model).items():
-            dataset.write(f"{MODEL}/{name}", data)
-        dataset.write("proof.jpg", scene_proof(scene, folder, read_text(folder / MODEL).project))
-        dataset.finish(NAME, scene_facts(scene, options))
-        summary = require_clean(folder, out, check_dataset)
+facts = scene_facts
+"""What the manifest keeps."""
+
+
+def report(scene: Scene, out: Path, options: SceneOptions) -> Written:
+    """Say what was written, and what to do next."""
     findings = [*scene.findings, *_off_centre(scene)]
     findings += stand_in_findings(scene.track, meshes_for_proof(scene.track))
     return Written(
         path=out,
-        summary=tuple(line for line in (scene_line(scene), aligned, *summary) if line),
         findings=tuple(findings),
         missing=missing_mattes(scene.matte, "masks/"),
         run_in=", then convert again with --matte DIR",
+        next_command=f"colmap model_analyzer --path {quote(str(out.absolute() / MODEL))}",
         facts={"n_frames": len(scene.positions), "size": str(scene.canvas.size)},
     )
 

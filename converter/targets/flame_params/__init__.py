@@ -29,7 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from converter.dataset.options import require_folder, require_side
 from converter.dataset.target import FolderTarget
+from converter.errors import TargetError
 
 Flavour = Literal["splattingavatar", "imavatar", "monogaussianavatar", "pointavatar"]
 
@@ -50,6 +52,15 @@ class Options:
     matte_names: Literal["auto", "frame", "image", "position"] = "auto"
     """What the matte's file names count: .frame numbers, images from 1, or places from 0 (0.png,
     or 0000.png as RobustVideoMatting has it)."""
+
+    def require(self) -> None:
+        """Raise UncropError for what no track could make right."""
+        if self.space == "source" and self.flavour != "splattingavatar":
+            raise TargetError("--space source", f"square images for {self.flavour}",
+                              "source frames", "Leave --space out.")  # fmt: skip
+        if self.size is not None:
+            require_side(self.size)
+        require_folder(self.matte, "--matte")
 
 
 TARGET = FolderTarget(

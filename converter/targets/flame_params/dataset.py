@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from converter.dataset.images import draw_images
 from converter.dataset.landmarks import require_landmarks, settle_landmarks
 from converter.dataset.matte import Matte, missing_mattes
 from converter.dataset.options import CanvasOptions, ViewOptions
-from converter.dataset.proof import proof_sheet, require_aligned, require_clean
-from converter.dataset.record import options_facts, write_record
+from converter.dataset.proof import proof_sheet, require_aligned
+from converter.dataset.record import common_facts, write_record
 from converter.dataset.view import (
     choose_view,
     head_points,
@@ -33,12 +34,11 @@ from converter.geometry.pose import (
     matrix_from_rotation_6d,
     rotation_vector_from_matrix,
 )
-from converter.media.atomic import replace_folder
 from converter.media.images import encode_image, read_image
-from converter.media.manifest import MANIFEST, DatasetFolder, to_json
+from converter.media.manifest import DatasetFolder, to_json
 from converter.registry import Progress, Written
 from converter.targets.flame_params import Options
-from converter.targets.flame_params.check import FACTOR, NAME, check_dataset, load_dataset
+from converter.targets.flame_params.check import FACTOR, load_dataset
 from converter.track import Image, Track
 
 _N_SHAPE, _N_EXPRESSION = 100, 50
@@ -88,9 +88,6 @@ def make_plan(track: Track, options: Options) -> Plan:
 
 def _images_of(track: Track, options: Options) -> tuple[Canvas, list[Finding]]:
     """The crops; a canvas where these are not square or K varies, which one file cannot hold."""
-    if options.space == "source" and options.flavour != "splattingavatar":
-        raise TargetError("--space source", f"square images for {options.flavour}",
-                          "source frames", "Leave --space out.")  # fmt: skip
     source = options.space == "source"
     canvas, findings = choose_view(
         track,
@@ -158,39 +155,49 @@ def _dropped(block: Floats | None, n_kept: int) -> float:
     return float(np.linalg.norm(block[..., n_kept:])) / norm if norm > 0 else 0.0
 
 
-def write_dataset(
-    plan: Plan, out: Path, options: Options, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the dataset, whole or not at all.
+def write_files(
+    plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    folder = dataset.root
+    write_images(plan, dataset, options, progress)
+    aligned = require_aligned(
+        plan.track, plan.canvas, plan.positions,
+        head_points(plan.track, plan.canvas, plan.positions),
+        lambda step: read_image(folder / f"image/{plan.numbers[step]}.png"),
+    )  # fmt: skip
+    write_record(plan.track, dataset)
+    dataset.write("flame_params.json", to_json(_content(plan, options)))
+    dataset.write("proof.jpg", _proof(plan, folder, options))
+    return (_line(plan, options), aligned)
 
-    Raises
-    ------
-    TargetError
-        If the written dataset does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
 
-    """
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        write_images(plan, dataset, options, progress)
-        aligned = require_aligned(
-            plan.track, plan.canvas, plan.positions,
-            head_points(plan.track, plan.canvas, plan.positions),
-            lambda step: read_image(folder / f"image/{plan.numbers[step]}.png"),
-        )  # fmt: skip
-        write_record(plan.track, dataset)
-        dataset.write("flame_params.json", to_json(_content(plan, options)))
-        dataset.write("proof.jpg", _proof(plan, folder, options))
-        dataset.finish(NAME, _facts(plan, options))
-        summary = require_clean(folder, out, check_dataset)
+def report(plan: Plan, out: Path, options: Options) -> Written:
+    """Say what was written, and what to do next."""
     return Written(
         path=out,
-        summary=tuple(line for line in (_line(plan, options), aligned, *summary) if line),
         findings=(*plan.findings, *_path_doubts(out)),
         missing=missing_mattes(plan.matte, "mask/"),
         run_in=", then convert again with --matte DIR",
+        next_command=_next_command(plan, out, options),
         facts={"n_frames": len(plan.positions), "size": str(plan.canvas.size)},
+    )
+
+
+def _next_command(plan: Plan, out: Path, options: Options) -> str:
+    folder = quote(str(out.absolute()))
+    if options.flavour == "splattingavatar":
+        return (
+            "python train_splatting_avatar.py --config configs/splatting_avatar.yaml "
+            f"--dat_dir {folder}"
+        )
+    # The others find data/datasets/SUBJECT/SUBJECT/SUB_DIR by a file of settings.
+    name = quote(plan.track.name)
+    conf = "IMavatar_supervised" if options.flavour == "imavatar" else "subject1"
+    return (
+        f"mkdir -p data/datasets/{name}/{name} && ln -s {folder} data/datasets/{name}/{name}/{name}"
+        f" && cd code && python scripts/exp_runner.py --conf confs/{conf}.conf  (with subject, "
+        f"train and test folder {name} in it)"
     )
 
 
@@ -311,14 +318,10 @@ def _line(plan: Plan, options: Options) -> str:
     )
 
 
-def _facts(plan: Plan, options: Options) -> dict[str, Any]:
+def facts(plan: Plan, options: Options) -> dict[str, Any]:
+    """Return what the manifest keeps."""
     return {
-        "track": plan.track.name,
+        **common_facts(plan.track, plan.positions, options, plan.findings),
         "canvas": view_facts(plan.canvas),
         "flavour": options.flavour,
-        "track_positions": plan.positions.tolist(),
-        "frame_ids": plan.numbers,
-        "options": options_facts(options),
-        "steps": list(plan.track.provenance.steps),
-        "findings": [asdict(f) for f in (*plan.track.findings, *plan.findings)],
     }

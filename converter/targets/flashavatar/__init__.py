@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from converter.dataset.options import CanvasChoice, CanvasOptions
+from converter.dataset.options import CanvasChoice, CanvasOptions, require_bounds, require_folder
 from converter.dataset.target import FolderTarget
 
 
@@ -49,6 +49,13 @@ class Options(CanvasOptions):
     """What the parsing's file names count, as for the matte's."""
     quality: int = 95
     """JPEG quality of the written images, 1 to 100."""
+
+    def require(self) -> None:
+        """Raise UncropError for what no track could make right."""
+        CanvasOptions.require(self)
+        require_bounds(("--quality", self.quality, 1, 100))
+        require_folder(self.matte, "--matte")
+        require_folder(self.parsing, "--parsing")
 
 
 TARGET = FolderTarget(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -14,23 +14,19 @@ from converter.dataset.canvas import Canvas, choose_canvas, residual_lines
 from converter.dataset.doubts import canvas_doubts
 from converter.dataset.frame_blocks import frame_contents, neutral_blocks
 from converter.dataset.images import draw_images
-from converter.dataset.matte import Matte, missing_mattes, require_folder
-from converter.dataset.options import require_bounds
-from converter.dataset.proof import proof_sheet, require_aligned, require_clean
-from converter.dataset.record import canvas_facts, options_facts, write_record
+from converter.dataset.matte import Matte, missing_mattes
+from converter.dataset.proof import proof_sheet, require_aligned
+from converter.dataset.record import canvas_facts, common_facts, write_record
 from converter.dataset.view import head_points, landmarks_on, meshes_for_proof
 from converter.errors import TargetError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
-from converter.media.atomic import replace_folder
 from converter.media.images import encode_image, read_image
-from converter.media.manifest import MANIFEST, DatasetFolder
+from converter.media.manifest import DatasetFolder
 from converter.media.torchfile import torch_bytes
 from converter.registry import Missing, Progress, Written
 from converter.targets.flashavatar import Options
 from converter.targets.flashavatar.check import (
-    NAME,
-    check_dataset,
     checkpoint_folder,
     image_number,
     images_folder,
@@ -58,12 +54,10 @@ class Plan:
 
 def make_plan(track: Track, options: Options) -> Plan:
     """Decide everything; raises TargetError or MissingInputError before anything is written."""
-    require_bounds(("--quality", options.quality, 1, 100))
     _require_flame(track)
     canvas, findings = choose_canvas(track, options)
     masks = None
     if options.parsing is not None:
-        require_folder(options.parsing, "--parsing")
         masks = FaceMasks.find(options.parsing, options.parsing_names, track, canvas)
     return Plan(
         track=canvas.kept(track),
@@ -118,35 +112,27 @@ def _doubts(track: Track, canvas: Canvas) -> list[Finding]:
     return findings
 
 
-def write_dataset(
-    plan: Plan, out: Path, options: Options, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the folders, whole or not at all.
+def write_files(
+    plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    folder = dataset.root
+    write_images(plan, dataset, options, progress)
+    aligned = require_aligned(
+        plan.track, plan.canvas, plan.positions,
+        head_points(plan.track, plan.canvas, plan.positions),
+        lambda step: _read_written(plan, folder, step),
+    )  # fmt: skip
+    write_record(plan.track, dataset)
+    _write_frames(plan, dataset)
+    dataset.write("proof.jpg", _proof(plan, folder))
+    return (*_lines(plan), aligned)
 
-    Raises
-    ------
-    TargetError
-        If what was written does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
 
-    """
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        write_images(plan, dataset, options, progress)
-        aligned = require_aligned(
-            plan.track, plan.canvas, plan.positions,
-            head_points(plan.track, plan.canvas, plan.positions),
-            lambda step: _read_written(plan, folder, step),
-        )  # fmt: skip
-        write_record(plan.track, dataset)
-        _write_frames(plan, dataset)
-        dataset.write("proof.jpg", _proof(plan, folder))
-        dataset.finish(NAME, _facts(plan, options))
-        summary = require_clean(folder, out, check_dataset)
+def report(plan: Plan, out: Path, options: Options) -> Written:
+    """Say what was written, and what to do next."""
     return Written(
         path=out,
-        summary=tuple(line for line in (*_lines(plan), aligned, *summary) if line),
         findings=plan.findings,
         missing=_missing(plan),
         run_in=", from the video or the tracker's crops (not from imgs/, which is moved), then "
@@ -240,16 +226,12 @@ def _lines(plan: Plan) -> list[str]:
     ]
 
 
-def _facts(plan: Plan, options: Options) -> dict[str, Any]:
+def facts(plan: Plan, options: Options) -> dict[str, Any]:
+    """Return what the manifest keeps."""
     return {
-        "track": plan.track.name,
+        **common_facts(plan.track, plan.positions, options, plan.findings),
         "idname": plan.track.name,
         "canvas": canvas_facts(plan.canvas),
-        "track_positions": plan.positions.tolist(),
-        "frame_ids": plan.track.frame_ids[plan.positions].tolist(),
-        "options": options_facts(options),
-        "steps": list(plan.track.provenance.steps),
-        "findings": [asdict(f) for f in (*plan.track.findings, *plan.findings)],
     }
 
 

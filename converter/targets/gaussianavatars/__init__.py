@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from converter.dataset.options import CanvasOptions
+from converter.dataset.options import CanvasOptions, require_folder
 from converter.dataset.target import FolderTarget
+from converter.errors import TargetError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,18 @@ class Options(CanvasOptions):
     matte_names: Literal["auto", "frame", "image", "position"] = "auto"
     """What the matte's file names count: .frame numbers, images from 1, or places from 0 (0.png,
     or 0000.png as RobustVideoMatting has it)."""
+
+    def require(self) -> None:
+        """Raise UncropError for what no track could make right."""
+        CanvasOptions.require(self)
+        require_folder(self.matte, "--matte")
+        if self.flavour == "vhap" and self.canvas in ("auto", "crop"):
+            if self.scale is not None:
+                raise TargetError("--scale", "no --scale with --flavour vhap", f"{self.scale:g}")
+            if self.size is not None and not self.size.isdecimal():
+                raise TargetError(
+                    "--size", "one number with --flavour vhap: crops are square", self.size
+                )
 
 
 TARGET = FolderTarget(

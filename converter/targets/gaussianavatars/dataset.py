@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from shlex import quote
@@ -18,8 +18,8 @@ from converter.dataset.doubts import canvas_doubts
 from converter.dataset.images import draw_images
 from converter.dataset.matte import Matte, missing_mattes, on_white
 from converter.dataset.options import Space, ViewOptions
-from converter.dataset.proof import proof_sheet, require_aligned, require_clean
-from converter.dataset.record import options_facts, write_record
+from converter.dataset.proof import proof_sheet, require_aligned
+from converter.dataset.record import common_facts, write_record
 from converter.dataset.view import (
     choose_view,
     head_points,
@@ -37,12 +37,11 @@ from converter.geometry.pose import (
     matrix_from_rotation_6d,
     rotation_vector_from_matrix,
 )
-from converter.media.atomic import replace_folder
 from converter.media.images import encode_image, read_image
-from converter.media.manifest import MANIFEST, DatasetFolder, to_json
+from converter.media.manifest import DatasetFolder, to_json
 from converter.registry import Progress, Written
 from converter.targets.gaussianavatars import Options
-from converter.targets.gaussianavatars.check import NAME, check_dataset, load_dataset
+from converter.targets.gaussianavatars.check import load_dataset
 from converter.track import Image, Track
 
 N_FLAME_VERTICES = 5143
@@ -94,11 +93,7 @@ def _images_of(track: Track, options: Options) -> tuple[Canvas, list[Finding]]:
     if options.flavour == "gaussianavatars" or options.canvas in ("full", "padded", "window"):
         canvas, findings = choose_canvas(track, options)
         return canvas, findings + canvas_doubts(canvas)
-    if options.scale is not None:
-        raise TargetError("--scale", "no --scale with --flavour vhap", f"{options.scale:g}")
     side = options.size
-    if side is not None and not (side.isascii() and side.isdecimal() and len(side) < 6):
-        raise TargetError("--size", "one number with --flavour vhap: crops are square", side)
     space: Space = "crop" if options.canvas == "crop" or side is not None else "auto"
     return choose_view(track, ViewOptions(space, None if side is None else int(side)))
 
@@ -129,37 +124,29 @@ def _doubts(track: Track, matte: Matte | None) -> list[Finding]:
     return findings
 
 
-def write_dataset(
-    plan: Plan, out: Path, options: Options, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the dataset, whole or not at all.
+def write_files(
+    plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    folder = dataset.root
+    write_images(plan, dataset, progress)
+    aligned = "" if plan.matte is not None else require_aligned(
+        plan.track, plan.canvas, plan.positions,
+        head_points(plan.track, plan.canvas, plan.positions),
+        lambda step: read_image(folder / f"images/{step:05d}_00.png"),
+    )  # fmt: skip
+    write_record(plan.track, dataset)
+    _write_flame(plan, dataset)
+    _write_cameras(plan, dataset, options.flavour)
+    dataset.write("NOTES.txt", _notes(plan))
+    dataset.write("proof.jpg", _proof(plan, folder, options.flavour))
+    return (*_lines(plan), aligned)
 
-    Raises
-    ------
-    TargetError
-        If the written dataset does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
 
-    """
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        write_images(plan, dataset, progress)
-        aligned = "" if plan.matte is not None else require_aligned(
-            plan.track, plan.canvas, plan.positions,
-            head_points(plan.track, plan.canvas, plan.positions),
-            lambda step: read_image(folder / f"images/{step:05d}_00.png"),
-        )  # fmt: skip
-        write_record(plan.track, dataset)
-        _write_flame(plan, dataset)
-        _write_cameras(plan, dataset, options.flavour)
-        dataset.write("NOTES.txt", _notes(plan))
-        dataset.write("proof.jpg", _proof(plan, folder, options.flavour))
-        dataset.finish(NAME, _facts(plan, options))
-        summary = require_clean(folder, out, check_dataset)
+def report(plan: Plan, out: Path, options: Options) -> Written:
+    """Say what was written, and what to do next."""
     return Written(
         path=out,
-        summary=tuple(line for line in (*_lines(plan), aligned, *summary) if line),
         findings=plan.findings,
         missing=missing_mattes(plan.matte, "fg_masks/"),
         run_in=", then convert again with --matte DIR",
@@ -335,16 +322,12 @@ def _notes(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _facts(plan: Plan, options: Options) -> dict[str, Any]:
+def facts(plan: Plan, options: Options) -> dict[str, Any]:
+    """Return what the manifest keeps."""
     return {
-        "track": plan.track.name,
+        **common_facts(plan.track, plan.positions, options, plan.findings),
         "canvas": view_facts(plan.canvas),
         "flavour": options.flavour,
-        "track_positions": plan.positions.tolist(),
-        "frame_ids": plan.track.frame_ids[plan.positions].tolist(),
-        "options": options_facts(options),
-        "steps": list(plan.track.provenance.steps),
-        "findings": [asdict(f) for f in (*plan.track.findings, *plan.findings)],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -15,59 +14,52 @@ from numpy.typing import NDArray
 from converter.dataset.background import derive_background, read_background
 from converter.dataset.canvas import residual_lines
 from converter.dataset.images import draw_images
-from converter.dataset.proof import proof_sheet, require_aligned, require_clean
-from converter.dataset.record import canvas_facts, options_facts, write_record
+from converter.dataset.proof import proof_sheet, require_aligned
+from converter.dataset.record import canvas_facts, common_facts, write_record
 from converter.dataset.sound import write_sound
 from converter.geometry.pixels import Floats
-from converter.media.atomic import replace_folder
 from converter.media.images import encode_image, read_image
-from converter.media.manifest import MANIFEST, DatasetFolder, to_json
+from converter.media.manifest import DatasetFolder, to_json
 from converter.media.torchfile import write_torch
 from converter.registry import Missing, Progress, Written
 from converter.targets.gaussiantalker import layers
 from converter.targets.gaussiantalker.blink import au_csv
 from converter.targets.gaussiantalker.cameras import stored_from_w2c, transform_matrices
-from converter.targets.gaussiantalker.check import NAME, check_dataset, load_dataset
+from converter.targets.gaussiantalker.check import load_dataset
 from converter.targets.gaussiantalker.landmarks import lms_text
 from converter.targets.gaussiantalker.options import Options
 from converter.targets.gaussiantalker.plan import Plan
 from converter.track import Image
 
+SOUND = "aud.wav"
 
-def write_dataset(
-    plan: Plan, out: Path, options: Options, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the dataset, whole or not at all.
 
-    Raises
-    ------
-    TargetError
-        If the written dataset does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
+def write_files(
+    plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    folder = dataset.root
+    write_images(plan, dataset, options, progress)
+    aligned = require_aligned(
+        plan.track, plan.canvas, plan.positions, plan.landmarks, partial(_read_written, folder)
+    )
+    write_record(plan.track, dataset)
+    _write_cameras(plan, dataset, options)
+    dataset.write("frames.csv", _frames_csv(plan))
+    dataset.write("au.csv", au_csv(plan.blinks.closure, plan.times, options.blink_full))
+    if plan.audio_features is not None:
+        _write_npy(dataset, "aud_ds.npy", plan.audio_features)
+    _write_sound(plan, dataset)
+    dataset.write("proof.jpg", _proof(plan, folder, options))
+    return (*_canvas_lines(plan), aligned)
 
-    """
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        write_images(plan, dataset, options, progress)
-        aligned = require_aligned(
-            plan.track, plan.canvas, plan.positions, plan.landmarks, partial(_read_written, folder)
-        )
-        write_record(plan.track, dataset)
-        _write_cameras(plan, dataset, options)
-        dataset.write("frames.csv", _frames_csv(plan))
-        dataset.write("au.csv", au_csv(plan.blinks.closure, plan.times, options.blink_full))
-        if plan.audio_features is not None:
-            _write_npy(dataset, "aud_ds.npy", plan.audio_features)
-        has_sound = _write_sound(plan, dataset)
-        dataset.write("proof.jpg", _proof(plan, folder, options))
-        dataset.finish(NAME, _facts(plan, options))
-        summary = require_clean(folder, out, check_dataset)
+
+def report(plan: Plan, out: Path, options: Options) -> Written:
+    """Say what was written, and what to do next."""
     return Written(
         path=out,
-        summary=tuple(line for line in (*_canvas_lines(plan), aligned, *summary) if line),
         findings=plan.findings,
-        missing=tuple(_missing(plan, out, has_sound)),
+        missing=tuple(_missing(plan, out, (out / SOUND).is_file())),
         run_in=", to be made in a clone of GaussianTalker (the .mp4 named there need not exist)",
         next_command=f"python train.py -s {quote(str(out.absolute()))} "
         f"--model_path output/{plan.track.name} --configs arguments/64_dim_1_transformer.py",
@@ -182,13 +174,13 @@ def _write_npy(dataset: DatasetFolder, name: str, array: NDArray[np.float32]) ->
     dataset.write(name, buffer.getvalue())
 
 
-def _write_sound(plan: Plan, dataset: DatasetFolder) -> bool:
+def _write_sound(plan: Plan, dataset: DatasetFolder) -> None:
     """aud.wav from time 0 on (aud_id counts from there), and its parts for both splits."""
     step = 1 / plan.track.fps
     begin, end = float(plan.times[0]), float(plan.times[-1]) + step
     split = float(plan.times[plan.n_train])
-    parts = (("aud.wav", 0.0, None), ("aud_train.wav", begin, split), ("aud_novel.wav", split, end))
-    return write_sound(plan.track, dataset, parts)
+    parts = ((SOUND, 0.0, None), ("aud_train.wav", begin, split), ("aud_novel.wav", split, end))
+    write_sound(plan.track, dataset, parts)
 
 
 # --- proof and record -------------------------------------------------------------------------
@@ -220,17 +212,13 @@ def _canvas_lines(plan: Plan) -> Iterator[str]:
     yield from residual_lines(canvas)
 
 
-def _facts(plan: Plan, options: Options) -> dict[str, Any]:
+def facts(plan: Plan, options: Options) -> dict[str, Any]:
+    """Return what the manifest keeps."""
     return {
-        "track": plan.track.name,
+        **common_facts(plan.track, plan.positions, options, plan.findings),
         "canvas": canvas_facts(plan.canvas),
         "units_per_metre": options.units_per_metre,
-        "track_positions": plan.positions.tolist(),
-        "frame_ids": plan.track.frame_ids[plan.positions].tolist(),
         "blinks_from": plan.blinks.origin,
-        "options": options_facts(options),
-        "steps": list(plan.track.provenance.steps),
-        "findings": [asdict(f) for f in (*plan.track.findings, *plan.findings)],
     }
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from converter.dataset.options import CanvasOptions
+from converter.dataset.options import CanvasOptions, require_bounds
+from converter.errors import MissingInputError
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,19 @@ class Options(CanvasOptions):
     """World units per metre; 10 is the scale of GaussianTalker's own data."""
     blink_full: float = 2.0
     """AU45 of a closed eye. GaussianTalker saturates at 2; OpenFace's scale ends at 5."""
+
+    def require(self) -> None:
+        """Raise UncropError for what no track could make right."""
+        CanvasOptions.require(self)
+        require_bounds(
+            ("--quality", self.quality, 1, 100),
+            ("--max-gap", self.max_gap, 0, 1000),
+            ("--units-per-metre", self.units_per_metre, 1e-3, 1e6),
+            ("--blink-full", self.blink_full, 0.01, 5),
+        )
+        for name, path in (("--parsing", self.parsing), ("--background", self.background),
+                           ("--audio-features", self.audio_features)):  # fmt: skip
+            if path is not None and not path.exists():
+                raise MissingInputError(
+                    path, f"what {name} names", "nothing", "Check its spelling."
+                )

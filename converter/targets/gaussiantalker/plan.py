@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from converter.dataset.canvas import Canvas, choose_canvas
 from converter.dataset.doubts import canvas_doubts, face_doubts
 from converter.dataset.landmarks import require_landmarks, settle_landmarks
-from converter.dataset.options import require_bounds
 from converter.dataset.parsing import Parsing
 from converter.dataset.stand_in import meshes_or_stand_in, stand_in_findings
 from converter.errors import MissingInputError, TargetError
@@ -75,7 +74,6 @@ class Plan:
 
 def make_plan(track: Track, options: Options) -> Plan:
     """Decide everything; raises TargetError or MissingInputError before anything is written."""
-    _require_options(options)
     meshes, landmarks, times = _require_parts(track)
     canvas, findings = choose_canvas(track, options)
     findings += stand_in_findings(track, meshes)
@@ -104,19 +102,6 @@ def make_plan(track: Track, options: Options) -> Plan:
         audio_features=features,
         findings=tuple(findings),
     )
-
-
-def _require_options(options: Options) -> None:
-    require_bounds(
-        ("--quality", options.quality, 1, 100),
-        ("--max-gap", options.max_gap, 0, 1000),
-        ("--units-per-metre", options.units_per_metre, 1e-3, 1e6),
-        ("--blink-full", options.blink_full, 0.01, 5),
-    )
-    for name, path in (("--parsing", options.parsing), ("--background", options.background),
-                       ("--audio-features", options.audio_features)):  # fmt: skip
-        if path is not None and not path.exists():
-            raise MissingInputError(path, f"what {name} names", "nothing", "Check its spelling.")
 
 
 def _require_parts(track: Track) -> tuple[Meshes, Floats, Floats]:

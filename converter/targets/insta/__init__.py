@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.dataset.options import SceneOptions, Space
+from converter.dataset.options import SceneOptions, Space, require_bounds, require_folder
 from converter.dataset.target import FolderTarget
 
 
@@ -40,6 +40,13 @@ class Options(SceneOptions):
     """Face parsing in INSTA's grey values, PNG at source or crop size, named as the mattes are."""
     test: int | None = None
     """Frames at the end that are kept for testing. Default: 350, or a tenth of a short track."""
+
+    def require(self) -> None:
+        """Raise UncropError for what no track could make right."""
+        SceneOptions.require(self)
+        require_folder(self.seg_mask, "--seg-mask")
+        if self.test is not None:
+            require_bounds(("--test", self.test, 1, 1_000_000))
 
 
 TARGET = FolderTarget(

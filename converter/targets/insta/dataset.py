@@ -14,9 +14,8 @@ from converter.dataset.canvas import Canvas
 from converter.dataset.depth import Depth, depth_on
 from converter.dataset.frame_blocks import frame_contents
 from converter.dataset.images import draw_images
-from converter.dataset.matte import missing_mattes, require_folder
+from converter.dataset.matte import missing_mattes
 from converter.dataset.parsing import canvas_map, numbered_paths
-from converter.dataset.proof import require_clean
 from converter.dataset.record import write_record
 from converter.dataset.scene import (
     Scene,
@@ -31,15 +30,14 @@ from converter.errors import MissingInputError, TargetError
 from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, PixelAffine
-from converter.media.atomic import replace_folder
 from converter.media.depth import depth_bytes
 from converter.media.images import encode_image, read_image, read_size
-from converter.media.manifest import MANIFEST, DatasetFolder, to_json
+from converter.media.manifest import DatasetFolder, to_json
 from converter.media.resampling import resample_nearest
 from converter.media.torchfile import torch_bytes
 from converter.registry import Missing, Progress, Written
 from converter.targets.insta import Options
-from converter.targets.insta.check import NAME, check_dataset, load_dataset
+from converter.targets.insta.check import load_dataset
 from converter.track import Image, Meshes, Track
 
 _THEIR_TEST = 350
@@ -136,46 +134,41 @@ def _doubts(track: Track, n_test: int, options: Options) -> list[Finding]:
 def _seg_masks(scene: Scene, options: Options) -> SegMasks | None:
     if options.seg_mask is None:
         return None
-    require_folder(options.seg_mask, "--seg-mask")
     paths = numbered_paths(options.seg_mask, options.matte_names, scene.track)
     affine = canvas_map(read_size(paths[0]), scene.track, scene.canvas, str(paths[0]))
     return SegMasks(paths, affine)
 
 
-def write_dataset(
-    plan: Plan, out: Path, options: Options, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the folder, whole or not at all.
+def write_files(
+    plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    scene, folder = plan.scene, dataset.root
+    _write_images(plan, dataset, progress)
+    aligned = require_scene_aligned(scene, folder)
+    write_record(scene.track, dataset)
+    dataset.write("canonical.obj", obj_text(plan.meshes.mean, plan.meshes.faces))
+    _write_cameras(plan, dataset)
+    dataset.write("proof.jpg", scene_proof(scene, folder, load_dataset(folder).project))
+    return (scene_line(scene), aligned)
 
-    Raises
-    ------
-    TargetError
-        If the written folder does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
 
-    """
-    scene = plan.scene
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        _write_images(plan, dataset, progress)
-        aligned = require_scene_aligned(scene, folder)
-        write_record(scene.track, dataset)
-        dataset.write("canonical.obj", obj_text(plan.meshes.mean, plan.meshes.faces))
-        _write_cameras(plan, dataset)
-        dataset.write("proof.jpg", scene_proof(scene, folder, load_dataset(folder).project))
-        dataset.finish(NAME, scene_facts(scene, options))
-        summary = require_clean(folder, out, check_dataset)
+def report(plan: Plan, out: Path, options: Options) -> Written:
+    """Say what was written, and what to do next."""
     return Written(
         path=out,
-        summary=tuple(line for line in (scene_line(scene), aligned, *summary) if line),
         findings=plan.findings,
         missing=_missing(plan),
         run_in=", then convert again with --matte DIR and --seg-mask DIR",
         next_command=f"./build/rta --config insta.json --scene {quote(str(out.absolute()))}",
-        facts={"n_frames": len(scene.positions), "size": str(scene.canvas.size),
+        facts={"n_frames": len(plan.scene.positions), "size": str(plan.scene.canvas.size),
                "n_test": plan.n_test},
     )  # fmt: skip
+
+
+def facts(plan: Plan, options: Options) -> dict[str, Any]:
+    """Return what the manifest keeps."""
+    return scene_facts(plan.scene, options)
 
 
 def _write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None:
@@ -286,6 +279,6 @@ def _missing(plan: Plan) -> tuple[Missing, ...]:
         missing.append(
             Missing("depth/", "depth of the head, 16 bit, mm; INSTA-pytorch wants it, INSTA does "
                     "without",
-                    "run the tracker with save_depth, or render meshes/N.obj with transforms.json")
+                    "copy the tracker's depth/ back, or render meshes/N.obj with transforms.json")
         )  # fmt: skip
     return tuple(missing)

@@ -18,21 +18,19 @@ from converter.bundle.write import write_bundle
 from converter.dataset.frame_blocks import frame_contents
 from converter.dataset.proof import require_aligned
 from converter.dataset.view import View, head_points
-from converter.errors import TargetError
 from converter.geometry.crop import Window
 from converter.geometry.pixels import Floats, PixelAffine, index_from_pixels
 from converter.media.arrays import write_npy
-from converter.media.atomic import replace_folder
 from converter.media.contact_sheet import ProofFrame, contact_sheet
 from converter.media.depth import depth_bytes
 from converter.media.images import encode_image, read_image, render_crop
-from converter.media.manifest import MANIFEST, DatasetFolder
+from converter.media.manifest import DatasetFolder
 from converter.media.meshes import ply_bytes
 from converter.media.parallel import ordered_map
 from converter.media.torchfile import torch_bytes
 from converter.media.video import VideoFrames
 from converter.registry import Progress, Written
-from converter.targets.metrical_tracker.check import NAME, RECORD, check_dataset
+from converter.targets.metrical_tracker.check import RECORD
 from converter.targets.metrical_tracker.options import Options
 from converter.targets.metrical_tracker.plan import Plan
 from converter.track import Frames, Image
@@ -47,40 +45,31 @@ _DRAWN = {
 _SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 
 
-def write_dataset(
-    plan: Plan, out: Path, options: Options, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the folders, whole or not at all.
+def write_files(
+    plan: Plan, dataset: DatasetFolder, options: Options, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    folder = dataset.root
+    _write_frames(plan, dataset)
+    _write_meshes(plan, dataset, progress)
+    _write_depth(plan, dataset)
+    write_images(plan, dataset, progress)
+    aligned = _require_aligned(plan, folder)
+    _write_landmarks(plan, dataset)
+    _write_settings(plan, dataset)
+    _write_source(plan, dataset, progress)
+    write_bundle(plan.original, folder / RECORD, meshes="mean")
+    dataset.add(RECORD)
+    proof = _proof(plan, folder)
+    if proof is not None:
+        dataset.write("proof.jpg", proof)
+    return (_images_line(plan), aligned)
 
-    Raises
-    ------
-    TargetError
-        If what was written does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
 
-    """
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        _write_frames(plan, dataset)
-        _write_meshes(plan, dataset, progress)
-        _write_depth(plan, dataset)
-        write_images(plan, dataset, progress)
-        aligned = _require_aligned(plan, folder)
-        _write_landmarks(plan, dataset)
-        _write_settings(plan, dataset)
-        _write_source(plan, dataset, progress)
-        write_bundle(plan.original, folder / RECORD, meshes="mean")
-        dataset.add(RECORD)
-        dataset.finish(NAME, _facts(plan, options))
-        summary = _require_proof(folder, out)
-        proof = _proof(plan, folder)
-        if proof is not None:
-            dataset.write("proof.jpg", proof)
-            dataset.finish(NAME, _facts(plan, options))
+def report(plan: Plan, out: Path, options: Options) -> Written:
+    """Say what was written, and what to do next."""
     return Written(
         path=out,
-        summary=tuple(line for line in (_images_line(plan), aligned, *summary) if line),
         findings=plan.findings,
         next_command=_next_command(plan, out),
         facts={"n_frames": len(plan.track), "size": str(plan.size)},
@@ -282,25 +271,14 @@ def _proof(plan: Plan, folder: Path) -> bytes | None:
     return contact_sheet(tiles, plan.meshes.faces, title)
 
 
-def _require_proof(folder: Path, out: Path) -> tuple[str, ...]:
-    findings = check_dataset(folder)
-    errors = [f for f in findings if f.severity == "error"]
-    if errors:
-        raise TargetError(
-            out, "a track that passes its own check",
-            f"{len(errors)} errors, first: {str(errors[0]).replace(str(folder), str(out))}",
-            "Nothing was written. This is a bug in uncrop; please report it with the track.",
-        )  # fmt: skip
-    return tuple(f.message for f in findings if f.check == "reprojection")
-
-
 def _images_line(plan: Plan) -> str:
     crop = plan.track.crop
     box = f", bbox {crop.bbox}" if crop is not None and plan.crop_image else ""
     return f"{len(plan.track)} frames, images {plan.size}, {_DRAWN[plan.drawn]}{box}"
 
 
-def _facts(plan: Plan, options: Options) -> dict[str, Any]:
+def facts(plan: Plan, options: Options) -> dict[str, Any]:
+    """Return what the manifest keeps."""
     affine = plan.image_from_original
     return {
         "track": plan.original.name,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from converter.dataset.options import require_side
+
 
 @dataclass(frozen=True)
 class Options:
@@ -18,3 +20,8 @@ class Options:
     video: the video, if the source is one.
     all: the video, or the source frames of the track as PNG.
     none: neither; give --source when reading."""
+
+    def require(self) -> None:
+        """Raise TargetError for what no track could make right."""
+        if self.size is not None:
+            require_side(self.size)

@@ -21,7 +21,6 @@ from converter.track import Meshes, Track
 
 TRACKER = "metrical-tracker"
 _IMPORTED_SIDE = 512
-_MIN_SIDE, _MAX_SIDE = 64, 4096
 _ROOM = 1.5
 _HEAD_M = np.array([[x, y, z] for x in (-0.09, 0.09) for y in (-0.13, 0.1) for z in (-0.1, 0.1)])
 _RESERVED = frozenset(
@@ -103,8 +102,6 @@ def make_plan(track: Track, options: Options) -> Plan:
     """Decide everything; raises TargetError or MissingInputError before anything is written."""
     track.require_consistent()
     _require_in_front(track)
-    if options.size is not None and not _MIN_SIDE <= options.size <= _MAX_SIDE:
-        raise TargetError("--size", f"{_MIN_SIDE} to {_MAX_SIDE} px", f"{options.size}")
     findings: list[Finding] = []
     viewed, affine, findings_of_view = _view(track, options.size)
     findings += findings_of_view

@@ -10,7 +10,6 @@ import numpy as np
 
 from converter.dataset.matte import missing_mattes
 from converter.dataset.options import SceneOptions
-from converter.dataset.proof import require_clean
 from converter.dataset.record import write_record
 from converter.dataset.scene import (
     Scene,
@@ -24,40 +23,35 @@ from converter.dataset.scene import (
 from converter.dataset.view import one_intrinsics
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pose import OPENCV_FROM_OPENGL, Pose
-from converter.media.atomic import replace_folder
-from converter.media.manifest import MANIFEST, DatasetFolder, to_json
+from converter.media.manifest import DatasetFolder, to_json
 from converter.media.meshes import point_ply_bytes
 from converter.registry import Progress, Written
-from converter.targets.nerfstudio.check import NAME, check_dataset, load_dataset
+from converter.targets.nerfstudio.check import load_dataset
 
 
-def write_dataset(
-    scene: Scene, out: Path, options: SceneOptions, *, overwrite: bool, progress: Progress
-) -> Written:
-    """Write the dataset, whole or not at all.
+def write_files(
+    scene: Scene, dataset: DatasetFolder, options: SceneOptions, progress: Progress
+) -> tuple[str, ...]:
+    """Write every file but the manifest; return lines for the summary."""
+    folder = dataset.root
+    write_scene_images(scene, dataset, _mask_name, options, progress)
+    aligned = require_scene_aligned(scene, folder)
+    write_record(scene.track, dataset)
+    if scene.track.meshes is not None:
+        dataset.write("head.ply", point_ply_bytes(*head_cloud(scene.track)))
+    dataset.write("transforms.json", to_json(_content(scene)))
+    dataset.write("proof.jpg", scene_proof(scene, folder, load_dataset(folder).project))
+    return (scene_line(scene), aligned)
 
-    Raises
-    ------
-    TargetError
-        If the written dataset does not pass its own check; nothing is left then.
-    OutputError
-        If ``out`` exists or cannot be written.
 
-    """
-    with replace_folder(out, overwrite=overwrite, marker=MANIFEST) as folder:
-        dataset = DatasetFolder(folder)
-        write_scene_images(scene, dataset, _mask_name, options, progress)
-        aligned = require_scene_aligned(scene, folder)
-        write_record(scene.track, dataset)
-        if scene.track.meshes is not None:
-            dataset.write("head.ply", point_ply_bytes(*head_cloud(scene.track)))
-        dataset.write("transforms.json", to_json(_content(scene)))
-        dataset.write("proof.jpg", scene_proof(scene, folder, load_dataset(folder).project))
-        dataset.finish(NAME, scene_facts(scene, options))
-        summary = require_clean(folder, out, check_dataset)
+facts = scene_facts
+"""What the manifest keeps."""
+
+
+def report(scene: Scene, out: Path, options: SceneOptions) -> Written:
+    """Say what was written, and what to do next."""
     return Written(
         path=out,
-        summary=tuple(line for line in (scene_line(scene), aligned, *summary) if line),
         findings=scene.findings,
         missing=missing_mattes(scene.matte, "masks/"),
         run_in=", then convert again with --matte DIR",
