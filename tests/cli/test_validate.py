@@ -29,6 +29,10 @@ def run(*arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
     )  # type: ignore[call-overload,no-any-return]  # fmt: skip
 
 
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
 @pytest.fixture
 def sample(fixtures_dir: Path) -> Path:
     return fixtures_dir / "sample"
@@ -199,7 +203,11 @@ def test_a_worker_that_is_killed_is_one_row(twelve: Path, tmp_path: Path) -> Non
 
 def test_reports_are_not_replaced_unasked(sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    assert run(sample, "--json", out).returncode == 0
+    done = run(sample, "--json", out)
+    assert done.returncode == 0
+    # What stays beside it is announced, and is there.
+    assert f"{out}, and out.json.journal beside it, from which --resume" in _joined(done.stdout)
+    assert (tmp_path / "out.json.journal").is_file()
     before = out.read_bytes()
     done = run(sample, "--json", out)
     assert done.returncode == 3
@@ -251,6 +259,12 @@ def test_explain_says_what_a_check_means(sample: Path) -> None:
     done = run("--explain", "k-nave")
     assert done.returncode == 3
     assert "Did you mean K-naive?" in done.stderr
+    done = run("--explain", "nosuch")
+    assert done.returncode == 3
+    assert "Did you mean" not in done.stderr
+    done = run("--explain", "all")
+    assert done.returncode == 0
+    assert "\nbbox-missing " in done.stdout
 
 
 def test_the_page_is_written_and_resumed_runs_keep_its_pictures(

@@ -18,7 +18,7 @@ from fixtures.defects import TrackCopy, edit_all
 from fixtures.synthetic import TrackSpec, write_track
 
 QUIET = ReadOptions(hash_inputs=False)
-N_FRAMES = 400
+N_FRAMES = 800
 LOST = np.zeros((68, 2), np.float32)
 """As other programs write a failed detection: of the size of all other files."""
 
@@ -28,7 +28,7 @@ def long_track(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("long") / "track"
     write_track(folder, TrackSpec(source_size=(160, 120), crop_size=64, n_frames=N_FRAMES,
                                   oversample=1, source="none", images=False, input_dump=False,
-                                  kpt_dense=False, pictures=False))  # fmt: skip
+                                  kpt_dense=False, mesh=False, pictures=False))  # fmt: skip
     return folder
 
 
@@ -60,7 +60,7 @@ def result(track: TrackCopy, check: str, *, thorough: bool = False) -> CheckResu
 
 def test_good_files_are_sampled(copy: TrackCopy) -> None:
     seen = result(copy, "landmarks-damaged")
-    assert (seen.status, seen.n_examined) == ("passed", 67)  # every sixth of 400
+    assert (seen.status, seen.n_examined) == ("passed", 134)  # every sixth of 800
     assert result(copy, "landmarks-damaged", thorough=True).n_examined == N_FRAMES
     assert result(copy, "jitter").status == "passed"
 
