@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from converter.cli.main import main
@@ -14,7 +17,8 @@ from converter.media.images import decode_image
 from converter.media.limits import DEFAULT_LIMITS
 from converter.media.torchfile import read_torch
 from converter.sources.metrical_tracker.reader import read_bbox
-from fixtures.synthetic.crop_cases import IMPOSSIBLE, SMALL, CropCase, write_case
+from fitting.crop.sequences import spread
+from fixtures.synthetic.crop_cases import IMPOSSIBLE, SMALL, CropCase, cut, scene, write_case
 from tests.conftest import MakeTrack
 
 CASE = CropCase("small", (300, 780, 30, 510), source_size=SMALL, size=256, n_frames=3)
@@ -145,3 +149,30 @@ def test_mistakes_are_named(
 ) -> None:
     assert recover(*(actor if a == "ACTOR" else a for a in arguments)) == code
     assert said in capsys.readouterr().err
+
+
+def test_landmarks_that_jump_show_where_a_second_box_begins(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    """One crop of another box, which lies between all frames that are looked at otherwise."""
+    folder, odd = tmp_path / "eve", 1
+    case = replace(CASE, n_frames=60)
+    crops, _ = write_case(folder, case)
+    assert odd not in spread(60, 24)
+    cv2.imwrite(str(crops / "00002.png"), cut(scene(case, odd), (310, 794, 26, 510), case.size))
+    crops.rename(folder / "images")
+    for index, path in enumerate(sorted((folder / "images").iterdir())):
+        os.utime(path, (1e9 + index, 1e9 + index))
+    assert recover(folder, "--dry-run") == 0
+    assert "verdict exact" in capsys.readouterr().out
+    rng = np.random.default_rng(7)
+    (folder / "kpt").mkdir()
+    points = rng.uniform(80, 180, (68, 2))
+    for index in range(60):
+        moved = points + rng.normal(0, 0.5, 2) - (index == odd) * np.array([5.3, 2.1])
+        np.save(folder / "kpt" / f"{index + 1:05d}.npy", moved)
+    assert recover(folder) == 3
+    err = capsys.readouterr().err
+    assert "the folder holds crops of two boxes" in err
+    assert "[310, 794, 26, 510] cut 00002.png (" in err
+    assert not (folder / "bbox.pt").exists()

@@ -142,3 +142,25 @@ def test_times_in_no_order_say_nothing(tmp_path: Path) -> None:
     ):
         os.utime(path, (1e9 + 100 * seconds, 1e9 + 100 * seconds))
     assert suspicious(Crops(ImageFiles.of(list_images(tmp_path / "crops")))) == []
+
+
+@pytest.mark.parametrize("second", [CASE.bbox, (304, 784, 30, 510)])
+def test_frames_that_show_nothing_have_to_be_equal_where_others_are(
+    tmp_path: Path, second: Box
+) -> None:
+    """The light goes out after the first frame: what is left has no texture, and is not blank."""
+    write_case(tmp_path, CASE)
+    for index in range(1, CASE.n_frames):
+        dim = (scene(CASE, index) * 0.02).astype(np.uint8)
+        name = f"{index + 1:05d}.png"
+        assert cv2.imwrite(str(tmp_path / "source" / name), dim)
+        assert cv2.imwrite(str(tmp_path / "crops" / name), cut(dim, second, CASE.size))
+    certificate = recovered(tmp_path)
+    if second == CASE.bbox:
+        assert certificate.verdict == "exact"
+        assert certificate.frames_checked >= 3
+        assert certificate.bbox == BBox(*CASE.bbox)
+    else:
+        assert certificate.cause in ("not-certain", "two-boxes")
+        assert "[300, 780, 30, 510]" in certificate.reason
+        assert "00001.png" in certificate.reason
