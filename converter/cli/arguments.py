@@ -21,7 +21,8 @@ def parse(arguments: list[str], prog: str, command: type[T], **said: Any) -> T:
     settings = tyro.conf.configure(
         tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone
     )
-    return tyro.cli(settings(command), prog=prog, args=arguments, **said)
+    parsed: T = tyro.cli(settings(command), prog=prog, args=arguments, **said)
+    return parsed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
