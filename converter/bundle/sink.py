@@ -14,19 +14,25 @@ class Sink:
 
     HDF5 cannot close a file that it cannot write: its objects raise one after the other when they
     are collected, and then the process dies (SIGSEGV, with HDF5 2.0). So the first error is kept
-    for `require`, nothing is written from then on, and the library closes in peace.
+    for `require`, nothing is written from then on, and the library closes in peace. So is an
+    interrupt that comes while HDF5 calls one of these methods: C code would lose it.
     """
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._position = 0
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._dropped = False
 
     def require(self) -> None:
-        """Raise the first error of the operating system, if there was one."""
+        """Raise the first error of the operating system, or an interrupt, if there was one."""
         if self._error is not None:
             raise self._error
+
+    @property
+    def interrupt(self) -> BaseException | None:
+        """SIGINT or SIGTERM, as the exception that it raised, if one was kept."""
+        return None if isinstance(self._error, Exception) else self._error
 
     def drop(self) -> None:
         """Write nothing from now on: the file is given up."""
@@ -38,12 +44,15 @@ class Sink:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a position, as files do."""
-        base = {
-            os.SEEK_SET: 0,
-            os.SEEK_CUR: self._position,
-            os.SEEK_END: os.fstat(self._descriptor).st_size,
-        }[whence]
-        self._position = base + offset
+        try:
+            base = {
+                os.SEEK_SET: 0,
+                os.SEEK_CUR: self._position,
+                os.SEEK_END: os.fstat(self._descriptor).st_size,
+            }[whence]
+            self._position = base + offset
+        except BaseException as error:
+            self._keep(error)
         return self._position
 
     def tell(self) -> int:
@@ -57,7 +66,7 @@ class Sink:
         try:
             while done < len(view) and not self._dropped:
                 done += os.pwrite(self._descriptor, view[done:], self._position + done)
-        except OSError as error:
+        except BaseException as error:
             self._keep(error)
         self._position += len(view)
         return len(view)
@@ -65,9 +74,13 @@ class Sink:
     def readinto(self, data: Any) -> int:
         """Read back what was written."""
         view = memoryview(data).cast("B")
-        found = os.pread(self._descriptor, len(view), self._position)
-        view[: len(found)] = found
-        self._position += len(found)
+        found = b""
+        try:
+            found = os.pread(self._descriptor, len(view), self._position)
+            view[: len(found)] = found
+            self._position += len(found)
+        except BaseException as error:
+            self._keep(error)
         return len(found)
 
     def read(self, n_bytes: int) -> bytes:
@@ -80,14 +93,14 @@ class Sink:
         try:
             if not self._dropped:
                 os.ftruncate(self._descriptor, n_bytes)
-        except OSError as error:
+        except BaseException as error:
             self._keep(error)
         return n_bytes
 
     def flush(self) -> None:
         """Do nothing: whoever gives the file its name brings it to the disk."""
 
-    def _keep(self, error: OSError) -> None:
+    def _keep(self, error: BaseException) -> None:
         self._error = self._error or error
         self.drop()
 
@@ -114,5 +127,18 @@ def new_hdf5(path: Path) -> Iterator[tuple[Any, Sink]]:
                 sink.drop()
                 raise
         sink.require()
+    except Exception as error:
+        interrupt = sink.interrupt or _interrupt_behind(error)
+        if interrupt is None:
+            raise
+        raise interrupt from None
     finally:
         sink.close()
+
+
+def _interrupt_behind(error: BaseException) -> BaseException | None:
+    """SIGINT or SIGTERM that came while C code called the sink: h5py makes a SystemError of it."""
+    behind: BaseException | None = error
+    while behind is not None and isinstance(behind, Exception):
+        behind = behind.__cause__ or behind.__context__
+    return behind

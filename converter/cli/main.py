@@ -61,8 +61,11 @@ def _wants_json(verb: str, arguments: list[str]) -> bool:
 def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a verb; bad input becomes one line and exit code 3, an interrupt leaves quietly."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of bad images, we say
-    with kept_apart():
-        return _answered(verb, arguments)
+    try:
+        with kept_apart():
+            return _answered(verb, arguments)
+    except KeyboardInterrupt:  # in the moment before or after
+        return EXIT_INTERRUPTED
 
 
 def _answered(verb: str, arguments: list[str]) -> int:

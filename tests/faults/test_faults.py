@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.faults.points import REMOVALS
 from tests.faults.rig import N_TRIALS, Rig
 from tests.hostile.zygote import OPEN_TO_ALL
 
 pytestmark = pytest.mark.slow
 
 _N_RANDOM = N_TRIALS or 60
-REMOVALS = ("os.remove", "os.rmdir")
 
 
 def report(kind: str, rig: Rig, n: int) -> None:
@@ -111,7 +111,6 @@ def test_interrupts_leave_nothing_behind(rig: Rig, name: str) -> None:
 @pytest.mark.parametrize("name", ["ENOSPC", "EIO"])
 def test_a_disk_that_refuses(rig: Rig, name: str) -> None:
     problems = []
-    # A disk that will not even remove keeps what is left; the next run tries again.
     points = [p for p in rig.chosen(N_TRIALS) if rig.points[p - 1] not in REMOVALS]
     for trial, point in enumerate(points):
         rig.reset(to_old=trial % 2 == 0)

@@ -147,7 +147,7 @@ def _child(task: dict[str, Any], folder: Path) -> None:
         else:
             points = None
             sys.addaudithook(watch)
-        code = main(task["arguments"])
+        code = _interruptible(main, task["arguments"])
         if points is not None:
             points.done()
     except SystemExit as exit_:
@@ -161,6 +161,18 @@ def _child(task: dict[str, Any], folder: Path) -> None:
         os._exit(code)
 
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _interruptible(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Call ``main``; a signal that came before it is that of a user who was too early."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
+    except KeyboardInterrupt:
+        return 130
+    return main(arguments)
+
+
 def run(task: dict[str, Any]) -> dict[str, Any]:
     """Run one command line in a child and say what came of it."""
     with tempfile.TemporaryDirectory(prefix="uncrop-zygote-") as temporary:
@@ -168,9 +180,12 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         for name in ("out", "err"):
             (folder / name).touch()
         began = time.monotonic()
+        # Until it is in main, a child that is interrupted would go on as another zygote.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         pid = os.fork()
         if pid == 0:
             _child(task, folder)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
         after_s, number = task.get("signal", (KILL_S, signal.SIGKILL))
         while True:
             done, status, usage = os.wait4(pid, os.WNOHANG)
