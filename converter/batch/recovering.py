@@ -41,7 +41,7 @@ _PICTURES = (".jpg", ".jpeg")
 _NEEDED = (
     "Give --crops DIR if they exist. Landmarks of the crops give an approximate box: find the same "
     "points in source frames with the detector that made them, and give --landmarks DIR (or "
-    "--redetect, with the extra [landmarks]) --accept-approximate."
+    "--redetect, with the extra named landmarks) --accept-approximate."
 )
 
 
