@@ -60,7 +60,7 @@ types: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
 
-# Every point at which a command changes the disk, and 60 kills at random times: half an hour.
+# Every point at which a command changes the disk, and 60 kills at random times: over an hour.
 faults: $(VENV)/.test
 	UNCROP_FAULTS=0 $(BIN)/python -m pytest tests/faults -q
 
