@@ -1,7 +1,8 @@
 """Image stage of every further target against the bare decode + resize + encode to its format.
 
 The targets that share gaussiantalker's stage and format are measured there; these write PNG, or
-images under any K. Judged as `benchmarks.images` is: the ratio of CPU times.
+images under any K. Judged as `benchmarks.images` is: the ratio of CPU times, and against INTER_AREA
+where a target resamples the frames to smaller crops itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from benchmarks.images import beside, clean
 from benchmarks.inputs import write_video_track
@@ -28,6 +30,8 @@ from converter.targets.gaussianavatars import dataset as gaussianavatars
 from converter.targets.metrical_tracker import dataset as metrical_tracker
 from converter.targets.metrical_tracker.plan import make_plan
 from converter.track import Image, Track
+
+_SHRINK = ("cut anew", "flashavatar")
 
 Stage = tuple[Size, str, Callable[[DatasetFolder], object]]
 
@@ -97,11 +101,13 @@ def _pair(
         f"{name}: {drawn} {suffix}": lambda: write(DatasetFolder(out)),
         f"bare decode + resize to {drawn} + {suffix}": partial(_bare, track, drawn, suffix, out),
     }
+    if name.split(",")[-1].strip() in _SHRINK:
+        ways["the same with INTER_AREA"] = partial(_bare, track, drawn, suffix, out, shrink=True)
     costs = side_by_side({n: partial(clean, out, way) for n, way in ways.items()}, repetitions)
     return beside(costs, len(track))
 
 
-def _bare(track: Track, size: Size, suffix: str, out: Path) -> None:
+def _bare(track: Track, size: Size, suffix: str, out: Path, *, shrink: bool = False) -> None:
     """Decode, resize whole frames (or the tracker's cut), encode and write, on all cores."""
     frames = track.source_frames
     assert frames is not None
@@ -114,6 +120,12 @@ def _bare(track: Track, size: Size, suffix: str, out: Path) -> None:
         index, image = item
         if crop is None:
             small = cv2.resize(image, (size.width, size.height), interpolation=cv2.INTER_CUBIC)
+        elif shrink:
+            box = crop.bbox
+            cut = image[box.y_min : box.y_max, box.x_min : box.x_max]
+            small = np.asarray(
+                cv2.resize(cut, (size.width, size.height), interpolation=cv2.INTER_AREA), np.uint8
+            )
         else:
             small = render_crop(image, crop)
         flags = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else []

@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.dataset.record import Reference
+from converter.dataset.view import meshes_for_proof
 from converter.findings import Finding
 from converter.geometry.pixels import Floats
 
+REPROJECTION_LIMIT_PX = 0.02
+
 _MAX_POINTS = 2_000_000
 _ROUNDING_PX = 0.01
+
+
+def compare_mean_mesh(
+    reference: Reference,
+    project: Callable[[int, Floats], Floats],
+    *,
+    what: str,
+    names: Sequence[int] | None = None,
+) -> list[Finding]:
+    """Hold every frame's camera, exact or refitted, against the record's by the mean mesh.
+
+    Parameters
+    ----------
+    reference
+        What the dataset was made from.
+    project
+        ``project(i, points)``: edge-origin px of world points (P, 3), metres, by the i-th camera.
+    what
+        What the dataset calls a frame, for the message.
+    names
+        Its numbers of the frames. Default: 0, 1, 2...
+
+    """
+    mesh = meshes_for_proof(reference.track).mean.astype(np.float64)
+    positions = [int(p) for p in reference.positions]
+    frames = list(zip(range(len(positions)) if names is None else names, positions, strict=True))
+
+    def picked(i: int, picks: NDArray[np.int64]) -> Floats:
+        return project(i, mesh[picks])
+
+    return [
+        compare_projections(
+            reference, frames, picked, mesh=mesh, what=what, limit_px=REPROJECTION_LIMIT_PX
+        ),
+        *compare_refitted(reference, frames, picked, mesh=mesh),
+    ]
 
 
 def compare_projections(

@@ -20,7 +20,7 @@ from converter.dataset.matte import Matte
 from converter.dataset.options import SceneOptions
 from converter.dataset.proof import proof_sheet, require_aligned
 from converter.dataset.record import Reference, common_facts
-from converter.dataset.reprojection import compare_projections, compare_refitted
+from converter.dataset.reprojection import compare_mean_mesh
 from converter.dataset.view import (
     choose_view,
     head_points,
@@ -35,8 +35,6 @@ from converter.media.images import encode_image, read_image, read_size
 from converter.media.manifest import DatasetFolder
 from converter.registry import Progress
 from converter.track import Image, Track
-
-REPROJECTION_LIMIT_PX = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +177,8 @@ def check_scene(
             Finding("frames-differ", "error", str(out), f"its images are {', '.join(names[:3])} "
                     f"..., expected {', '.join(expected[:3])} ...")
         ]  # fmt: skip
-    mesh = meshes_for_proof(reference.track).mean.astype(np.float64)
-    frames = [(int(reference.track.frame_ids[p]), int(p)) for p in reference.positions]
-
-    def picked(step: int, picks: NDArray[np.int64]) -> Floats:
-        return project(step, mesh[picks])
-
-    return [
-        compare_projections(reference, frames, picked, mesh=mesh, what="frame",
-                            limit_px=REPROJECTION_LIMIT_PX),
-        *compare_refitted(reference, frames, picked, mesh=mesh),
-    ]  # fmt: skip
+    numbers = [int(i) for i in reference.track.frame_ids[reference.positions]]
+    return compare_mean_mesh(reference, project, what="frame", names=numbers)
 
 
 def check_sizes(out: Path, sizes: dict[str, Size]) -> list[Finding]:

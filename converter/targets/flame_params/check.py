@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from converter.dataset.record import Reference, check_files
-from converter.dataset.reprojection import compare_projections, compare_refitted
-from converter.dataset.view import meshes_for_proof
+from converter.dataset.reprojection import compare_mean_mesh
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
@@ -28,7 +26,6 @@ NAME = "flame_params"
 FACTOR = 4.0
 """Their FLAME is four times as large as the tracker's."""
 
-REPROJECTION_LIMIT_PX = 0.02
 _LANDMARK_LIMIT_PX = 1e-3
 _LENGTHS = {"expression": 50, "pose": 15, "bbox": 4}
 
@@ -113,17 +110,7 @@ def check_dataset(out: Path) -> list[Finding]:
     expected = reference.track.frame_ids[reference.positions].tolist()
     if list(dataset.numbers) != expected:
         return [_error("frames-differ", out / "flame_params.json", "names other frames.")]
-    mesh = meshes_for_proof(reference.track).mean.astype(np.float64)
-    frames = list(enumerate(int(p) for p in reference.positions))
-
-    def project(step: int, picks: NDArray[np.int64]) -> Floats:
-        return dataset.project(step, mesh[picks])
-
-    findings = [
-        compare_projections(reference, frames, project, mesh=mesh, what="frame",
-                            limit_px=REPROJECTION_LIMIT_PX)
-    ]  # fmt: skip
-    findings += compare_refitted(reference, frames, project, mesh=mesh)
+    findings = compare_mean_mesh(reference, dataset.project, what="frame")
     findings += _check_contents(out, dataset, reference)
     return findings + _check_images(out, dataset) + check_files(out, reference, _is_core)
 

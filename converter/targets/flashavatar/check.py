@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from converter.dataset.record import Reference, check_files
-from converter.dataset.reprojection import compare_projections, compare_refitted
-from converter.dataset.view import meshes_for_proof
+from converter.dataset.reprojection import compare_mean_mesh
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
@@ -29,7 +27,6 @@ NAME = "flashavatar"
 FRAME_DELTA = 1
 """Number of an image less that of its .frame."""
 
-REPROJECTION_LIMIT_PX = 0.02
 _EXPRESSION_LIMIT = 1e-5
 _SHAPES: dict[str, tuple[int, ...]] = {
     "flame.exp": (1, 100), "flame.shape": (1, 300), "flame.eyes": (1, 12),
@@ -126,17 +123,7 @@ def check_dataset(out: Path) -> list[Finding]:
         findings = _check_expression(out, reference, dataset)
     except UncropError as error:
         return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
-    mesh = meshes_for_proof(reference.track).mean.astype(np.float64)
-    frames = list(enumerate(int(p) for p in reference.positions))
-
-    def project(step: int, picks: NDArray[np.int64]) -> Floats:
-        return dataset.project(step, mesh[picks])
-
-    findings.append(
-        compare_projections(reference, frames, project, mesh=mesh, what="frame",
-                            limit_px=REPROJECTION_LIMIT_PX)
-    )  # fmt: skip
-    findings += compare_refitted(reference, frames, project, mesh=mesh)
+    findings += compare_mean_mesh(reference, dataset.project, what="frame")
     findings += _check_images(out / images_folder(track), dataset)
     return findings + check_files(out, reference, _is_core)
 

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from converter.dataset.record import Reference, check_files
-from converter.dataset.reprojection import compare_projections, compare_refitted
-from converter.dataset.view import meshes_for_proof
+from converter.dataset.reprojection import compare_mean_mesh
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
@@ -26,7 +24,6 @@ from converter.media.images import read_size
 from converter.media.manifest import read_json
 
 NAME = "gaussianavatars"
-REPROJECTION_LIMIT_PX = 0.02
 _SHAPES: dict[str, tuple[int, ...]] = {
     "translation": (1, 3), "rotation": (1, 3), "neck_pose": (1, 3), "jaw_pose": (1, 3),
     "eyes_pose": (1, 6), "shape": (300,), "expr": (1, 100), "static_offset": (1, 5143, 3),
@@ -129,17 +126,7 @@ def check_dataset(out: Path) -> list[Finding]:
         findings = _check_parameters(out, reference)
     except UncropError as error:
         return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
-    mesh = meshes_for_proof(reference.track).mean.astype(np.float64)
-    frames = list(enumerate(int(p) for p in reference.positions))
-
-    def project(step: int, picks: NDArray[np.int64]) -> Floats:
-        return dataset.project(step, mesh[picks])
-
-    findings.append(
-        compare_projections(reference, frames, project, mesh=mesh, what="timestep",
-                            limit_px=REPROJECTION_LIMIT_PX)
-    )  # fmt: skip
-    findings += compare_refitted(reference, frames, project, mesh=mesh)
+    findings += compare_mean_mesh(reference, dataset.project, what="timestep")
     return findings + _check_images(out, dataset) + check_files(out, reference, _is_core)
 
 

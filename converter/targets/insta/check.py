@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from converter.dataset.frame_blocks import size_from
 from converter.dataset.record import Reference, check_files
-from converter.dataset.reprojection import compare_projections
-from converter.dataset.scene import REPROJECTION_LIMIT_PX, check_scene, check_sizes
+from converter.dataset.reprojection import REPROJECTION_LIMIT_PX, compare_projections
+from converter.dataset.scene import check_scene, check_sizes
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size

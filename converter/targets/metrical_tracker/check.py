@@ -15,6 +15,7 @@ import numpy as np
 from converter import registry
 from converter.bundle.read import read_bundle
 from converter.dataset.frame_blocks import size_from
+from converter.dataset.reprojection import REPROJECTION_LIMIT_PX
 from converter.errors import FormatError, UncropError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, PixelAffine, Size
@@ -26,7 +27,6 @@ from converter.track import Track
 
 NAME = "metrical_tracker"
 RECORD = "track.h5"
-REPROJECTION_LIMIT_PX = 0.02
 _LANDMARK_LIMIT_PX = 1e-3
 _MAX_POINTS = 2000
 _HEAD_M = np.array([[x, y, z] for x in (-0.08, 0.08) for y in (-0.1, 0.1) for z in (-0.08, 0.08)])
