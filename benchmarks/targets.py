@@ -38,12 +38,12 @@ Stage = tuple[Size, str, Callable[[DatasetFolder], object]]
 
 def run(folder: Path, quick: bool) -> Table:
     """Measure every target on a synthetic 1080p video."""
-    n_frames, size = (8, (640, 360)) if quick else (60, (1920, 1080))
+    n_frames, size = (8, (640, 360)) if quick else (300, (1920, 1080))
     truth = write_video_track(folder / "track", n_frames, size, size[1] // 2)
     track = source("metrical_tracker").read(truth.folder, ReadOptions(hash_inputs=False))
     table = Table(f"Images of the other targets, {n_cores()} threads, {n_frames} frames")
     for name, (drawn, suffix, write) in _stages(track).items():
-        table.rows += _pair(name, track, drawn, suffix, write, folder / "out", 1 if quick else 3)
+        table.rows += _pair(name, track, drawn, suffix, write, folder / "out", 1 if quick else 2)
     return table
 
 

@@ -25,16 +25,18 @@ class DatasetFolder:
     hashes: dict[str, str] = field(default_factory=dict)
     _made: set[Path] = field(default_factory=set)
 
-    def write(self, name: str, data: bytes | str) -> None:
-        """Write one file; ``name`` is relative to the dataset."""
+    def write(self, name: str, data: bytes | str, *copies: str) -> None:
+        """Write one file; ``name``, and those of ``copies`` of it, are relative to the dataset."""
         if isinstance(data, str):
             data = data.encode("utf-8")
-        path = self.root / name
-        if path.parent not in self._made:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._made.add(path.parent)
-        path.write_bytes(data)
-        self.hashes[name] = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(data).hexdigest()
+        for each in (name, *copies):
+            path = self.root / each
+            if path.parent not in self._made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._made.add(path.parent)
+            path.write_bytes(data)
+            self.hashes[each] = digest
 
     def add(self, name: str) -> None:
         """Take in a file that something else has written."""

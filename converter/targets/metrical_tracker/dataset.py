@@ -127,10 +127,12 @@ def write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None
 
     def work(item: tuple[int, Image]) -> None:
         i, image = item
-        data = encode_image(image, ".png")
-        dataset.write(_output(plan, f"input/{plan.track.frame_ids[i]:05d}.png"), data)
+        if plan.drawn == "cut":
+            image = render_crop(image, plan.track.require_crop())
+        names = [_output(plan, f"input/{plan.track.frame_ids[i]:05d}.png")]
         if plan.numbers is not None:
-            dataset.write(_actor(plan, f"images/{plan.numbers.images[i]:05d}.png"), data)
+            names.append(_actor(plan, f"images/{plan.numbers.images[i]:05d}.png"))
+        dataset.write(names[0], encode_image(image, ".png"), *names[1:])
 
     for done, _ in enumerate(ordered_map(work, enumerate(_images(plan))), start=1):
         progress("write images", done, len(plan.track))
@@ -141,14 +143,10 @@ def write_images(plan: Plan, dataset: DatasetFolder, progress: Progress) -> None
 
 
 def _images(plan: Plan) -> Iterator[Image]:
-    """The images as they are written, one per frame."""
-    indices = range(len(plan.track))
+    """The images that are written, one per frame; or the source frames that they are cut from."""
     crops, source = plan.track.crop_frames, plan.original.source_frames
-    if plan.drawn == "crop" and crops is not None:
-        yield from crops.stream(indices)
-    elif source is not None:
-        for frame in source.stream(indices):
-            yield frame if plan.drawn == "source" else render_crop(frame, plan.track.require_crop())
+    frames = crops if plan.drawn == "crop" else source
+    return iter(()) if frames is None else frames.stream(range(len(plan.track)))
 
 
 def _require_aligned(plan: Plan, folder: Path) -> str:
