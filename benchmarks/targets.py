@@ -31,9 +31,10 @@ from converter.targets.metrical_tracker import dataset as metrical_tracker
 from converter.targets.metrical_tracker.plan import make_plan
 from converter.track import Image, Track
 
-_SHRINK = ("cut anew", "flashavatar")
-
 Stage = tuple[Size, str, Callable[[DatasetFolder], object]]
+
+_RESAMPLED = frozenset({"flame_params --size 512, cut anew", "flashavatar"})
+"""Stages that make smaller crops of the frames by uncrop's own kernel."""
 
 
 def run(folder: Path, quick: bool) -> Table:
@@ -101,7 +102,7 @@ def _pair(
         f"{name}: {drawn} {suffix}": lambda: write(DatasetFolder(out)),
         f"bare decode + resize to {drawn} + {suffix}": partial(_bare, track, drawn, suffix, out),
     }
-    if name.split(",")[-1].strip() in _SHRINK:
+    if name in _RESAMPLED:
         ways["the same with INTER_AREA"] = partial(_bare, track, drawn, suffix, out, shrink=True)
     costs = side_by_side({n: partial(clean, out, way) for n, way in ways.items()}, repetitions)
     return beside(costs, len(track))

@@ -15,8 +15,8 @@ import tyro
 from converter import registry
 from converter.batch import NAME
 from converter.cli.arguments import TrackArguments, parse
-from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
-from converter.cli.report import Reporter
+from converter.cli.exits import EXIT_USAGE
+from converter.cli.report import Reporter, finish_many
 from converter.errors import TargetError, printable
 from converter.media.atomic import require_free
 from converter.media.manifest import MANIFEST
@@ -153,14 +153,7 @@ def _run_many(command: ConvertArguments, options: Any) -> int:
             found = [dataclasses.asdict(f) for f in (*outcome.findings, *outcome.written.findings)]
             entry = _as_json(outcome.written, found, list(outcome.steps))
             entries.append({"track": path, **entry})
-    failed = any(not entry["ok"] for entry in entries)
-    whole = len(done) == len(tracks)
-    if command.json:
-        print(json.dumps({"ok": whole and not failed, "tracks": entries}, indent=1))
-    if not whole:
-        print(f"uncrop: interrupted after {len(done)} of {len(tracks)} tracks.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_FINDINGS if failed else EXIT_FINE
+    return finish_many(entries, len(tracks), json=command.json)
 
 
 def _as_json(written: Written, findings: list[Any], steps: list[str]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from converter.cli.arguments import PlaceArguments, parse
-from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
-from converter.cli.report import Reporter
+from converter.cli.exits import EXIT_FINE, EXIT_USAGE
+from converter.cli.report import Reporter, finish_many
 from converter.errors import printable
 from converter.registry import ReadOptions
 
@@ -152,15 +152,8 @@ def _run_many(command: RecoverArguments, tracks: Sequence[Found]) -> int:
                     reporter.progress("tracks", len(facts), len(tracks))
         except KeyboardInterrupt:
             pass
-    failed = any("error" in entry for entry in facts.values())
-    whole = len(facts) == len(tracks)
-    if command.json:
-        entries = [facts[position] for position in sorted(facts)]
-        print(json.dumps({"ok": whole and not failed, "tracks": entries}, indent=1))
-    if not whole:
-        print(f"uncrop: interrupted after {len(facts)} of {len(tracks)} tracks.", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_FINDINGS if failed else EXIT_FINE
+    entries = [facts[position] for position in sorted(facts)]
+    return finish_many(entries, len(tracks), json=command.json)
 
 
 def _said(outcome: Recovered | Failure, track: str, reporter: Reporter) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from json import dumps
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED
 from converter.errors import printable
 from converter.findings import Finding
 from converter.registry import Written
@@ -135,3 +137,18 @@ def _progress(console: Console) -> Progress:
         console=console,
         transient=True,
     )
+
+
+def finish_many(entries: Sequence[Mapping[str, Any]], n_tracks: int, *, json: bool) -> int:
+    """End a run over many tracks, of which ``entries`` were done; return the exit code.
+
+    An entry that has an ``error`` is a track that was refused.
+    """
+    failed = any("error" in entry for entry in entries)
+    whole = len(entries) == n_tracks
+    if json:
+        print(dumps({"ok": whole and not failed, "tracks": entries}, indent=1))
+    if not whole:
+        print(f"uncrop: interrupted after {len(entries)} of {n_tracks} tracks.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_FINDINGS if failed else EXIT_FINE

@@ -94,11 +94,12 @@ class Canvas:
         be called in any thread.
 
         """
-        part = self._part(positions)
-        if part is None or not isinstance(self.frames, VideoFrames):
-            part, images = None, self.frames.stream(positions)
-        else:
+        part = None
+        if isinstance(self.frames, VideoFrames):
+            part = self._part()
             images = self.frames.stream(positions, part)
+        else:
+            images = self.frames.stream(positions)
         for position, image in zip(positions, images, strict=True):
             yield partial(self._draw, image, part, position)
 
@@ -110,19 +111,18 @@ class Canvas:
             affine = affine @ PixelAffine(1.0, 1.0, float(part.x), float(part.y))
         return resample(image, affine, self.size, out)
 
-    def _part(self, positions: Sequence[int]) -> Part | None:
+    def _part(self) -> Part | None:
         """Return the part of the images that the canvas shows; None if it is most of them."""
         image, canvas = self.frames.size, self.size
         if self.kind == "full" or any(side % Part.STEP for side in image.shape):
             return None
         a = self.window.canvas_from_image
-        corners = np.concatenate(
-            [a[p].inverse()([(0, 0), (canvas.width, canvas.height)]) for p in positions]
-        )
-        margin = reach(float(np.min(a.sx)), float(np.min(a.sy)))
-        step = Part.STEP
-        first = np.maximum(np.floor((corners.min(axis=0) - margin) / step).astype(int) * step, 0)
-        last = np.ceil((corners.max(axis=0) + margin) / step).astype(int) * step
+        back, margin, step = a.inverse(), reach(float(np.min(a.sx)), float(np.min(a.sy))), Part.STEP
+        low = np.array([np.min(back.tx), np.min(back.ty)])
+        high = np.array([np.max(back.sx * canvas.width + back.tx),
+                         np.max(back.sy * canvas.height + back.ty)])  # fmt: skip
+        first = np.maximum(np.floor((low - margin) / step).astype(int) * step, 0)
+        last = np.ceil((high + margin) / step).astype(int) * step
         width, height = np.minimum(last, (image.width, image.height)) - first
         if min(width, height) <= 0 or width * height > _MOST * image.width * image.height:
             return None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.errors import TargetError
 from converter.findings import Finding
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
@@ -137,6 +138,19 @@ def frame_contents(track: Track) -> list[dict[str, Any]]:
             content["global_step"] = int(steps[i])
         contents.append(content)
     return contents
+
+
+def require_coefficients(track: Track, n_shape: int, n_expression: int) -> None:
+    """Raise TargetError unless the track has FLAME coefficients, and no more than these."""
+    shape, expression = track.flame.shape, track.flame.expression
+    if shape is None or expression is None:
+        raise TargetError(
+            track.name, "FLAME shape and expression; the avatar is driven by them", "none",
+            "Track with a FLAME tracker.",
+        )  # fmt: skip
+    if len(shape) > n_shape or expression.shape[1] > n_expression:
+        raise TargetError(track.name, f"at most {n_shape} shape and {n_expression} expression "
+                          "coefficients", f"{len(shape)} and {expression.shape[1]}")  # fmt: skip
 
 
 def neutral_blocks(track: Track) -> list[Finding]:

@@ -106,8 +106,8 @@ def _shift(image: Image, tx: float, ty: float, canvas: Image) -> None:
     fraction_x, fraction_y = max(-tx - x, 0.0), max(-ty - y, 0.0)
     whole = fraction_x < _WHOLE and fraction_y < _WHOLE
     margin = 0 if whole else 2
-    columns = _reach(x, image.shape[1], canvas.shape[1], margin)
-    rows = _reach(y, image.shape[0], canvas.shape[0], margin)
+    columns = _span(x, image.shape[1], canvas.shape[1], margin)
+    rows = _span(y, image.shape[0], canvas.shape[0], margin)
     inner = canvas[rows, columns]
     size = Size.of(inner)
     if whole:
@@ -118,7 +118,7 @@ def _shift(image: Image, tx: float, ty: float, canvas: Image) -> None:
     _repeat_borders(canvas, rows, columns)
 
 
-def _reach(first: int, n_image: int, n_canvas: int, margin: int) -> slice:
+def _span(first: int, n_image: int, n_canvas: int, margin: int) -> slice:
     """Columns (or rows) of a canvas, whose own begin at ``first`` of the image, that show it.
 
     With ``margin`` px more on both sides, beyond which a filter sees border pixels only; and at

@@ -22,13 +22,8 @@ from converter.registry import ReadOptions, Written, no_progress
 from converter.track import Track
 from fixtures.synthetic.flame_head import ResultSpec, write_results
 from fixtures.synthetic.track import write_parsing
-from tests.conftest import MakeTrack
 
 TARGET = registry.target("flashavatar")
-SPEC: dict[str, Any] = {
-    "principal_512": (240.0, 275.0), "begin_frames": 1, "lost_landmarks": (3,), "n_frames": 10,
-}  # fmt: skip
-"""Off-centre principal point, non-square source frames, frame i is image i + 2."""
 
 
 def write(track: Track, out: Path, **options: Any) -> Written:
@@ -38,12 +33,6 @@ def write(track: Track, out: Path, **options: Any) -> Written:
 
 def errors(out: Path) -> set[str]:
     return {f.check for f in TARGET.check(out) if f.severity == "error"}
-
-
-@pytest.fixture(scope="module")
-def made(make_track: MakeTrack) -> tuple[Track, Any]:
-    folder, truth = make_track(**SPEC)
-    return registry.read_track(folder, ReadOptions(hash_inputs=False)), truth
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,9 @@ from converter.registry import ReadOptions, Written, no_progress
 from converter.track import Flame, Track
 from fixtures.synthetic.track import write_parsing
 from tests.conftest import MakeTrack
+from tests.targets.conftest import SPEC
 
 TARGET = registry.target("insta")
-SPEC: dict[str, Any] = {
-    "principal_512": (240.0, 275.0), "begin_frames": 1, "lost_landmarks": (3,), "n_frames": 10,
-}  # fmt: skip
 
 
 def write(track: Track, out: Path, **options: Any) -> Written:
@@ -36,12 +34,6 @@ def write(track: Track, out: Path, **options: Any) -> Written:
 
 def errors(out: Path) -> set[str]:
     return {f.check for f in TARGET.check(out) if f.severity == "error"}
-
-
-@pytest.fixture(scope="module")
-def made(make_track: MakeTrack) -> tuple[Track, Any]:
-    folder, truth = make_track(**SPEC)
-    return registry.read_track(folder, ReadOptions(hash_inputs=False)), truth
 
 
 @pytest.fixture(scope="module")

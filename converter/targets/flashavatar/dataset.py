@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from converter.dataset.canvas import Canvas, choose_canvas, residual_lines
 from converter.dataset.doubts import canvas_doubts
-from converter.dataset.frame_blocks import frame_contents, neutral_blocks
+from converter.dataset.frame_blocks import frame_contents, neutral_blocks, require_coefficients
 from converter.dataset.images import draw_images
 from converter.dataset.matte import Matte, missing_mattes
 from converter.dataset.proof import proof_sheet, require_aligned
 from converter.dataset.record import canvas_facts, common_facts, write_record
 from converter.dataset.view import head_points, landmarks_on, meshes_for_proof
-from converter.errors import TargetError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, Size
 from converter.media.images import encode_image, read_image
@@ -54,7 +53,7 @@ class Plan:
 
 def make_plan(track: Track, options: Options) -> Plan:
     """Decide everything; raises TargetError or MissingInputError before anything is written."""
-    _require_flame(track)
+    require_coefficients(track, _N_SHAPE, _N_EXPRESSION)
     canvas, findings = choose_canvas(track, options)
     masks = None
     if options.parsing is not None:
@@ -67,18 +66,6 @@ def make_plan(track: Track, options: Options) -> Plan:
         masks=masks,
         findings=(*findings, *canvas_doubts(canvas), *_doubts(track, canvas)),
     )
-
-
-def _require_flame(track: Track) -> None:
-    shape, expression = track.flame.shape, track.flame.expression
-    if shape is None or expression is None:
-        raise TargetError(
-            track.name, "FLAME shape and expression; the avatar is driven by them", "none",
-            "Track with a FLAME tracker.",
-        )  # fmt: skip
-    if len(shape) > _N_SHAPE or expression.shape[1] > _N_EXPRESSION:
-        raise TargetError(track.name, f"at most {_N_SHAPE} shape and {_N_EXPRESSION} expression "
-                          "coefficients", f"{len(shape)} and {expression.shape[1]}")  # fmt: skip
 
 
 def _doubts(track: Track, canvas: Canvas) -> list[Finding]:

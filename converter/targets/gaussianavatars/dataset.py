@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from converter.dataset.canvas import Canvas, choose_canvas, residual_lines
 from converter.dataset.doubts import canvas_doubts
+from converter.dataset.frame_blocks import require_coefficients
 from converter.dataset.images import draw_images
 from converter.dataset.matte import Matte, missing_mattes, on_white
 from converter.dataset.options import Space, ViewOptions
@@ -70,16 +71,7 @@ class Plan:
 
 def make_plan(track: Track, options: Options) -> Plan:
     """Decide everything; raises TargetError or MissingInputError before anything is written."""
-    flame = track.flame
-    if flame.shape is None or flame.expression is None:
-        raise TargetError(
-            track.name, "FLAME shape and expression; the avatar is driven by them", "none",
-            "Track with a FLAME tracker.",
-        )  # fmt: skip
-    if len(flame.shape) > _N_SHAPE or flame.expression.shape[1] > _N_EXPRESSION:
-        found = f"{len(flame.shape)} and {flame.expression.shape[1]}"
-        raise TargetError(track.name, f"at most {_N_SHAPE} shape and {_N_EXPRESSION} expression "
-                          "coefficients", found)  # fmt: skip
+    require_coefficients(track, _N_SHAPE, _N_EXPRESSION)
     if len(track) < 2:
         raise TargetError(track.name, "at least 2 frames, one for each split", f"{len(track)}")
     canvas, findings = _images_of(track, options)
