@@ -16,7 +16,7 @@ from converter import registry
 from converter.batch import NAME
 from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_USAGE
-from converter.cli.report import Reporter, finish_many
+from converter.cli.report import Reporter, finish_many, say_refused
 from converter.errors import TargetError, printable
 from converter.media.atomic import require_free
 from converter.media.manifest import MANIFEST
@@ -141,9 +141,7 @@ def _run_many(command: ConvertArguments, options: Any) -> int:
         for position, outcome in done.items():
             path = str(tracks[position].path)
             if isinstance(outcome, Failure):
-                named = outcome.message.startswith(printable(path))
-                where = "" if named else f"{printable(path)}: "
-                print(f"uncrop: {where}{outcome.message}", file=sys.stderr)
+                say_refused(tracks[position].path, outcome.message)
                 entries.append({"ok": False, "track": path, "error": outcome.message})
                 continue
             reporter.steps([f"{printable(path)}:"])

@@ -14,8 +14,7 @@ import tyro
 
 from converter.cli.arguments import PlaceArguments, parse
 from converter.cli.exits import EXIT_FINE, EXIT_USAGE
-from converter.cli.report import Reporter, finish_many
-from converter.errors import printable
+from converter.cli.report import Reporter, finish_many, say_refused
 from converter.registry import ReadOptions
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _run_many(command: RecoverArguments, tracks: Sequence[Found]) -> int:
         try:
             with closing(recover_many(tracks, _job(command, keep=True), executor)) as outcomes:
                 for position, outcome in outcomes:
-                    facts[position] = _said(outcome, str(tracks[position].path), reporter)
+                    facts[position] = _said(outcome, tracks[position].path, reporter)
                     reporter.progress("tracks", len(facts), len(tracks))
         except KeyboardInterrupt:
             pass
@@ -156,12 +155,12 @@ def _run_many(command: RecoverArguments, tracks: Sequence[Found]) -> int:
     return finish_many(entries, len(tracks), json=command.json)
 
 
-def _said(outcome: Recovered | Failure, track: str, reporter: Reporter) -> dict[str, Any]:
+def _said(outcome: Recovered | Failure, track: Path, reporter: Reporter) -> dict[str, Any]:
     """Say what became of a track in one line, and return it for --json."""
     from converter.batch.executors import Failure
 
     if not isinstance(outcome, Failure):
         reporter.steps([outcome.line])
         return outcome.facts
-    print(f"uncrop: {printable(track)}: {outcome.message}", file=sys.stderr)
-    return {"track": track, "verdict": "refused", "error": outcome.message}
+    say_refused(track, outcome.message)
+    return {"track": str(track), "verdict": "refused", "error": outcome.message}

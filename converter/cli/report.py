@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from json import dumps
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +139,15 @@ def _progress(console: Console) -> Progress:
         console=console,
         transient=True,
     )
+
+
+def say_refused(track: Path, message: str) -> None:
+    """One line on standard error for a track of many that was refused; it names the track once."""
+    named = any(
+        message.startswith((f"{printable(path)}:", f"{printable(path)}{os.sep}"))
+        for path in (track, os.path.abspath(track))
+    )
+    print(f"uncrop: {message if named else f'{printable(track)}: {message}'}", file=sys.stderr)
 
 
 def finish_many(entries: Sequence[Mapping[str, Any]], n_tracks: int, *, json: bool) -> int:
