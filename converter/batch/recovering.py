@@ -9,11 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from converter.batch import NAME
+from converter.batch import NAME, MinVerdict
 from converter.batch.converting import named_places
 from converter.batch.discover import Found, discover
 from converter.batch.executors import Executor, Outcomes
@@ -32,12 +32,11 @@ from converter.sources.metrical_tracker.lost_crops import (
 )
 from fitting.crop import CropCertificate, recover_crop
 
-MinVerdict: TypeAlias = Literal["exact", "exact-up-to-build", "consistent"]
-
 _LEVELS = {"exact": 0, "exact-up-to-build": 1, "ambiguous": 2, "consistent": 2, "approximate": 3}
 _TOO_LITTLE = ("blank", "too-little-texture", "not-certain")
 """Causes of refusal that say nothing against the track: landmarks may still tell where it was."""
-_PICTURES = (".jpg", ".jpeg")
+PICTURES = (".jpg", ".jpeg")
+"""What a report is called that is one picture, and not a folder of such."""
 _NEEDED = (
     "Give --crops DIR if they exist. Landmarks of the crops give an approximate box: find the same "
     "points in source frames with the detector that made them, and give --landmarks DIR (or "
@@ -255,7 +254,7 @@ def _write_picture(
 ) -> None:
     from fitting.crop.picture import recovery_picture
 
-    if report.suffix.lower() not in _PICTURES:
+    if report.suffix.lower() not in PICTURES:
         report = report / f"{lost.name}.jpg"
     try:
         report.parent.mkdir(parents=True, exist_ok=True)

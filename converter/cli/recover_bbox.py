@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from converter.batch import MinVerdict
 from converter.cli.arguments import PlaceArguments, parse
 from converter.cli.exits import EXIT_FINE, EXIT_USAGE
 from converter.cli.report import Reporter, finish_many, say_refused
@@ -53,7 +54,7 @@ class RecoverArguments(PlaceArguments):
     """Write a picture of the proof: FILE.jpg, or DIR/NAME.jpg for every track."""
     frames: Annotated[int, tyro.conf.arg(metavar="N")] = 3
     """Frames to check, spread over the track; more are read where that is not enough."""
-    min_verdict: Literal["exact", "exact-up-to-build", "consistent"] = "consistent"
+    min_verdict: MinVerdict = "consistent"
     """Write nothing below this verdict. Ambiguous boxes, whose cameras are all the same, count as
     consistent."""
     overwrite: bool = False
@@ -104,10 +105,12 @@ def _usage_error(command: RecoverArguments) -> str | None:
 
 
 def _not_for_several(command: RecoverArguments, n_tracks: int) -> str | None:
+    from converter.batch.recovering import PICTURES
+
     alone = next((n for n in _FOR_ONE if getattr(command, n) is not None), None)
     if alone is not None:
         return f"--{alone} belongs to one track, and {n_tracks} are given"
-    if command.report is not None and command.report.suffix.lower() in (".jpg", ".jpeg"):
+    if command.report is not None and command.report.suffix.lower() in PICTURES:
         return "--report: expected a folder, since several tracks are given"
     return None
 

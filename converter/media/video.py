@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
+"""What a video of an actor folder may be called; its content decides how it is read."""
+
 _IO_BYTES = 1 << 20
 _SNIFF_BYTES = 4096
 _TS_PACKET = 188

@@ -18,10 +18,10 @@ from converter.findings import Finding
 from converter.media.files import scan_folder
 from converter.media.images import IMAGE_SUFFIXES
 from converter.media.limits import Limits
+from converter.media.video import VIDEO_SUFFIXES
 from converter.registry import ReadOptions
 from converter.sources.metrical_tracker.config import TrackerConfig, read_config
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 _ACTOR_ENTRIES = ("bbox.pt", "kpt", "kpt_dense", "images", "source")
 # Folders of one file per frame: large, and never above a checkpoint folder.
 _PER_FRAME = frozenset(

@@ -16,14 +16,9 @@ from converter.media.arrays import read_npy
 from converter.media.files import scan_folder
 from converter.media.images import ImageFiles, list_images
 from converter.media.limits import Limits
-from converter.media.video import VideoFrames
+from converter.media.video import VIDEO_SUFFIXES, VideoFrames
 from converter.registry import Progress, ReadOptions
-from converter.sources.metrical_tracker.folders import (
-    VIDEO_SUFFIXES,
-    TrackFolders,
-    find_folders,
-    looks_like_track,
-)
+from converter.sources.metrical_tracker.folders import TrackFolders, find_folders, looks_like_track
 from converter.track import Frames
 from fitting.crop import recover_crop
 

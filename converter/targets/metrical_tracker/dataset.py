@@ -28,7 +28,7 @@ from converter.media.manifest import DatasetFolder
 from converter.media.meshes import ply_bytes
 from converter.media.parallel import ordered_map
 from converter.media.torchfile import torch_bytes
-from converter.media.video import VideoFrames
+from converter.media.video import VIDEO_SUFFIXES, VideoFrames
 from converter.registry import Progress, Written
 from converter.targets.metrical_tracker.check import RECORD
 from converter.targets.metrical_tracker.options import Options
@@ -42,7 +42,6 @@ _DRAWN = {
     "source": "whole source frames",
     "none": "no images",
 }
-_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 
 
 def write_files(
@@ -225,7 +224,7 @@ def _write_source(plan: Plan, dataset: DatasetFolder, progress: Progress) -> Non
 
 def _copy_video(plan: Plan, dataset: DatasetFolder, path: Path, named: str) -> None:
     suffix = Path(named).suffix.lower()
-    name = _actor(plan, "video" + (suffix if suffix in _SUFFIXES else ".mp4"))
+    name = _actor(plan, "video" + (suffix if suffix in VIDEO_SUFFIXES else ".mp4"))
     (dataset.root / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, dataset.root / name)
     dataset.add(name)
