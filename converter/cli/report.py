@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED
 from converter.errors import printable
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.registry import Written
 
 if TYPE_CHECKING:
@@ -160,6 +160,11 @@ def finish_many(entries: Sequence[Mapping[str, Any]], n_tracks: int, *, json: bo
     if json:
         print(dumps({"ok": whole and not failed, "tracks": entries}, indent=1))
     if not whole:
-        print(f"uncrop: interrupted after {len(entries)} of {n_tracks} tracks.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return say_interrupted(len(entries), n_tracks)
     return EXIT_FINDINGS if failed else EXIT_FINE
+
+
+def say_interrupted(n_done: int, n_tracks: int) -> int:
+    """Say how far a run over many tracks came; return the exit code."""
+    print(f"uncrop: interrupted after {n_done} of {counted(n_tracks, 'track')}.", file=sys.stderr)
+    return EXIT_INTERRUPTED

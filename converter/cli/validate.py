@@ -15,8 +15,8 @@ from converter.batch.executors import DaskCluster, Executor, Failure, InProcess,
 from converter.batch.journal import Journal, journal_path
 from converter.batch.run import BatchResult, validate_many
 from converter.cli.arguments import TrackArguments, parse
-from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_INTERRUPTED, EXIT_USAGE
-from converter.cli.report import Reporter
+from converter.cli.exits import EXIT_FINDINGS, EXIT_FINE, EXIT_USAGE
+from converter.cli.report import Reporter, say_interrupted
 from converter.errors import FormatError, printable
 from converter.findings import Finding
 from converter.media.atomic import replace_file, require_free
@@ -226,9 +226,7 @@ def _show(result: BatchResult, fixed: dict[int, Fixed]) -> None:
 
 def _exit_code(command: ValidateArguments, result: BatchResult, fixed: dict[int, Fixed]) -> int:
     if result.interrupted:
-        print(f"uncrop: interrupted after {len(result.reports)} of {result.n_asked} tracks.",
-              file=sys.stderr)  # fmt: skip
-        return EXIT_INTERRUPTED
+        return say_interrupted(len(result.reports), result.n_asked)
     failing = ("error", "warning") if command.fail_on == "warning" else ("error",)
     if any(isinstance(outcome, Failure) for outcome in fixed.values()):
         return EXIT_FINDINGS
