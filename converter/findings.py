@@ -10,6 +10,11 @@ from converter.errors import printable
 Severity = Literal["info", "warning", "error"]
 
 
+def counted(n: int, what: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One fact found by one check.

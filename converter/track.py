@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import ConventionError, MissingInputError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, PixelAffine, Size
@@ -341,7 +341,7 @@ class Track:
         }
         for what, length in lengths.items():
             if length is not None and length != n:
-                raise ConventionError(f"{self.name}: {what}", f"{n} frames", f"{length}")
+                raise ConventionError(f"{self.name}: {what}", counted(n, "frame"), f"{length}")
         self.w2c.require_rotation(f"{self.name}: w2c")
         if self.central is not None:
             self.central.w2c.require_rotation(f"{self.name}: central")

@@ -195,7 +195,7 @@ def test_a_frame_without_a_mesh_can_be_left_out(
     assert convert(duda.root, tmp_path / "out") == 3
     assert "00011.ply: expected the mesh of this frame" in capsys.readouterr().err
     assert convert(duda.root, tmp_path / "out", "--skip-damaged", "--canvas", "crop") == 0
-    assert "1 frames without a mesh are left out (00011)" in capsys.readouterr().err
+    assert "1 frame without a mesh left out (00011)" in capsys.readouterr().err
     ids = json.loads((tmp_path / "out" / "uncrop.json").read_text())["frame_ids"]
     assert ids == [i for i in range(75) if i != 11]
 

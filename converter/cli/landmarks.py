@@ -15,6 +15,7 @@ from converter.cli.arguments import parse
 from converter.cli.exits import EXIT_FINE
 from converter.cli.report import Reporter
 from converter.errors import MissingInputError, OutputError
+from converter.findings import counted
 from converter.geometry.pixels import index_from_pixels
 from converter.media.arrays import write_npy
 from converter.media.atomic import replace_file
@@ -132,7 +133,8 @@ def _said(
     if command.dry_run:
         return [f"dry run: {n_wanted} of {n_images} images would be looked at{kept}; "
                 "the weights are there"]  # fmt: skip
-    lines = [f"{n_wanted - len(lost)} faces in {n_wanted} images{kept}; wrote {out}"]
+    faces, images = counted(n_wanted - len(lost), "face"), counted(n_wanted, "image")
+    lines = [f"{faces} in {images}{kept}; wrote {out}"]
     if lost:
         more = ", ..." if len(lost) > 8 else ""
         lines.append(f"no face in {len(lost)}: {', '.join(lost[:8])}{more}")

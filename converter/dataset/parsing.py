@@ -99,7 +99,7 @@ def numbered_paths(
         raise MissingInputError(
             folder / f"{first}{ending}",
             "the parsing of a frame",
-            f"nothing ({len(lost[way])} of {len(track)} are missing, counting by {way})",
+            f"nothing ({len(lost[way])} of {len(track)} missing, counting by {way})",
             "--parsing-names says what the names count: frame, image or position.",
         )
     return tuple(folder / f"{stem}{ending}" for stem in tried[fitting[0]])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from converter.dataset.record import Reference
 from converter.dataset.view import meshes_for_proof
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats
 
 REPROJECTION_LIMIT_PX = 0.02
@@ -95,7 +95,7 @@ def compare_projections(
         lost |= bool(np.isnan(difference).any())
         if np.nanmax(difference, initial=0.0) > worst:
             worst, worst_number = float(np.nanmax(difference)), number
-    message = f"max reprojection difference {worst:.5f} px over {len(pairs)} frames"
+    message = f"max reprojection difference {worst:.5f} px over {counted(len(pairs), 'frame')}"
     if not lost and worst <= limit_px:
         return Finding("reprojection", "info", "cameras", message, worst, limit_px, "px")
     cause = "; vertices lie behind a camera" if lost else f", worst at {what} {worst_number}"

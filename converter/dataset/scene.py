@@ -29,7 +29,7 @@ from converter.dataset.view import (
     view_facts,
 )
 from converter.errors import UncropError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats, Size
 from converter.media.images import encode_image, read_image, read_size
 from converter.media.manifest import DatasetFolder
@@ -132,7 +132,7 @@ def scene_line(scene: Scene) -> str:
     return (
         f"images {canvas.title}, focal {canvas.focal:.2f} px, principal point "
         f"({np.median(k.cx):.2f}, {np.median(k.cy):.2f}){varies}, from {drawn}; "
-        f"{len(scene.positions)} frames"
+        f"{counted(len(scene.positions), 'frame')}"
     )
 
 

@@ -37,6 +37,7 @@ from converter.errors import (
     UncropError,
     UnsafeFileError,
 )
+from converter.findings import counted
 from converter.geometry.pixels import Size
 from converter.media.files import open_regular
 from converter.media.limits import DEFAULT_LIMITS, Limits
@@ -358,7 +359,7 @@ class VideoFrames:
         return MissingInputError(
             self.path,
             f"frame {number} (counted from 0, at {float(self._rate):g} frames per second)",
-            f"{n_frames} frames",
+            counted(n_frames, "frame"),
             "Is it the video that was tracked, and is it whole?",
         )
 
@@ -625,7 +626,7 @@ def _packets(
             n_packets += 1
         elif kind == "mov" and n_packets < stream.frames:
             raise FormatError(
-                path, f"{stream.frames} frames", f"{n_packets}", "The file is cut short."
+                path, counted(stream.frames, "frame"), f"{n_packets}", "The file is cut short."
             )
         yield packet
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from converter.bundle.schema import MAGIC, SUFFIXES
 from converter.errors import ConventionError, FormatError, MissingInputError
+from converter.findings import counted
 from converter.registry import ReadOptions
 from converter.track import Frames, Track, VideoFile
 
@@ -98,7 +99,7 @@ def _source_frames(track: Track, source: Path, options: ReadOptions) -> Frames:
         return VideoFrames(source, track.fps, indices, options.limits)
     files = list_images(source)
     if max(indices) >= len(files):
-        raise MissingInputError(source, f"{max(indices) + 1} images", f"{len(files)}")
+        raise MissingInputError(source, counted(max(indices) + 1, "image"), f"{len(files)}")
     return ImageFiles.of([files[i] for i in indices], options.limits)
 
 

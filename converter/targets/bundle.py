@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.registry import Progress, Written
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ class Bundle:
             overwrite=overwrite,
             progress=progress,
         )
-        size = out.stat().st_size
+        size, n_frames = out.stat().st_size, counted(len(track), "frame")
         holds_source = options.with_images and track.source_frames is not None
         return Written(
             path=out,
-            summary=(f"{len(track)} frames, {size / 1e6:.1f} MB", *_central_lines(track)),
+            summary=(f"{n_frames}, {size / 1e6:.1f} MB", *_central_lines(track)),
             findings=(
                 *_without_depth(track),
                 *(_lacking(track, out) if options.with_images else ()),

@@ -71,11 +71,6 @@ def named(frame_ids: Sequence[int] | NDArray[np.int64]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def counted(n: int, what: str) -> str:
-    """``1 file``, ``2 files``."""
-    return f"{n} {what}{'s' * (n != 1)}"
-
-
 def spread(items: Sequence[T], n: int) -> list[T]:
     """Up to ``n`` of the items, evenly spread, the first and the last included."""
     picks = np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))

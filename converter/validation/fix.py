@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import FormatError, MissingInputError, UncropError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import OPENCV_FROM_PYTORCH3D, Pose, rotation_6d_from_matrix
@@ -225,7 +225,9 @@ def _stray(track: Tracked, plan: _Plan) -> None:
     if stray:
         plan.stray_dumps = stray
         plan.applied.append(
-            AppliedFix("dumps-stray", "input", f"{len(stray)} images of no frame", "left out")
+            AppliedFix(
+                "dumps-stray", "input", f"{counted(len(stray), 'image')} of no frame", "left out"
+            )
         )
 
 

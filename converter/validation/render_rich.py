@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from converter.errors import printable
-from converter.findings import Finding, Severity
+from converter.findings import Finding, Severity, counted
 from converter.validation.report import SEVERITIES, Report
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def render_fixes(
             yield Text.assemble(("mended ", "green"), (name, "bold"), " -> ",
                                 printable(outcome.path))  # fmt: skip
         for fix in outcome.applied:
-            frames = f" ({len(fix.frame_ids)} frames)" if fix.frame_ids else ""
+            frames = f" ({counted(len(fix.frame_ids), 'frame')})" if fix.frame_ids else ""
             said = f"{fix.check}: {fix.where}: {fix.before} -> {fix.after}{frames}"
             yield Padding(Text(printable(said)), (0, 0, 0, 4))
         for finding in outcome.left:
@@ -190,7 +190,7 @@ def _summary(reports: Sequence[Report]) -> RenderableType:
     n = len(reports)
     wrong = sum(report.worst == "error" for report in reports)
     doubtful = sum(report.worst == "warning" for report in reports)
-    text = Text(f"{n} track{'s' * (n != 1)}: ")
+    text = Text(f"{counted(n, 'track')}: ")
     text.append(f"{wrong} with errors", STYLES["error"] if wrong else "")
     text.append(", ").append(
         f"{doubtful} with warnings only", STYLES["warning"] if doubtful else ""

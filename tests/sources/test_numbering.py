@@ -155,7 +155,7 @@ def test_an_incomplete_images_folder_is_refused(own_track: MakeTrack, lost: int)
     (truth.actor / "images" / truth.image_names[lost + 1]).unlink()
     with pytest.raises(UncropError) as caught:
         read(folder)
-    said = r"1 of the images are missing|an image for frame|the image of frame|to equal one of"
+    said = r"1 image missing|an image for frame|the image of frame|to equal one of"
     assert re.search(said, str(caught.value)), caught.value
 
 

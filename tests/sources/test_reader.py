@@ -116,7 +116,7 @@ def test_damaged_frames_may_be_left_out(own_track: MakeTrack) -> None:
 def test_missing_meshes(own_track: MakeTrack) -> None:
     folder, truth = own_track(**BARE)
     (truth.output / "mesh" / "00002.ply").unlink()
-    refused(folder, r"00002\.ply: expected the mesh of this frame, found nothing \(1 of 6 are")
+    refused(folder, r"00002\.ply: expected the mesh of this frame, found nothing \(1 of 6 m")
     shutil.rmtree(truth.output / "mesh")
     track = read(folder)
     assert track.meshes is None
@@ -140,7 +140,7 @@ def test_lost_landmarks_of_every_kind(own_track: MakeTrack) -> None:
     lost = np.isnan(track.landmarks).any(axis=(1, 2))
     assert lost.tolist() == [False, True, True, True, False, False]
     said = next(f.message for f in track.findings if f.check == "landmarks-missing")
-    assert said == "3 of 6 frames have none (1 files are missing)."
+    assert said == "3 of 6 frames have none (1 file missing)."
 
 
 @pytest.mark.parametrize(

@@ -95,5 +95,5 @@ def test_wrong_parsing_is_refused(scene: tuple[Track, Any], tmp_path: Path) -> N
     with pytest.raises(ConventionError, match="source size"):
         TARGET.require(track, Options(parsing=folder))
     paths[5].unlink()
-    with pytest.raises(MissingInputError, match="of 12 are missing"):
+    with pytest.raises(MissingInputError, match="of 12 missing"):
         TARGET.require(track, Options(parsing=folder))

@@ -19,7 +19,7 @@ from converter.errors import (
     UncropError,
     UnsafeFileError,
 )
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.crop import Crop
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats, Size
@@ -216,7 +216,8 @@ class _Reader:
         indices = _sampled(fids, rate, sampled)
         if indices[-1] >= len(whole):
             raise MissingInputError(
-                path, f"frame {indices[-1]} of the video, for {fids[-1]}", f"{len(whole)} frames",
+                path, f"frame {indices[-1]} of the video, for {fids[-1]}",
+                counted(len(whole), "frame"),
                 "Is it the video that was tracked? Give --fps if it was sampled at a lower rate.",
             )  # fmt: skip
         frames = VideoFrames(path, rate, indices.tolist(), self.options.limits)
@@ -225,7 +226,7 @@ class _Reader:
     def _source_folder(self, path: Path, fids: NDArray[np.int64]) -> _Source:
         files = list_images(path)
         if fids[-1] >= len(files):
-            raise MissingInputError(path, f"{fids[-1] + 1} images", f"{len(files)}")
+            raise MissingInputError(path, counted(int(fids[-1]) + 1, "image"), f"{len(files)}")
         frames = ImageFiles.of([files[int(i)] for i in fids], self.options.limits)
         return _Source(frames, fids, self.options.fps or _DEFAULT_FPS, None)
 
@@ -254,7 +255,7 @@ class _Reader:
             return rate
         self.steps.append(
             f"the video's {rate:g} frames a second were sampled at {best:g}, by comparing "
-            f"{len(picks)} images"
+            f"{counted(len(picks), 'image')}"
         )
         return best
 
@@ -375,7 +376,7 @@ class _Reader:
         for path in paths:
             together.update(path.name.encode() + bytes.fromhex(sha256_of(path)))
             n_bytes += path.stat().st_size
-        name = f"{self.folder.name} ({len(paths)} files of {self._version})"
+        name = f"{self.folder.name} ({counted(len(paths), 'file')} of {self._version})"
         inputs = [InputFile(name, n_bytes, together.hexdigest())]
         source = self.options.source
         if source is not None and source.is_file():

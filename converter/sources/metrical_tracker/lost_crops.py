@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import FormatError, MissingInputError
+from converter.findings import counted
 from converter.geometry.crop import BBox
 from converter.geometry.pixels import Floats, Size, index_from_pixels, pixels_from_index
 from converter.media.arrays import read_npy, read_npz
@@ -117,7 +118,7 @@ def landmarks_left(lost: LostCrops) -> str:
     for folder in _FOLDERS.values():
         n_files = len(_names(actor / folder, (".npy",))) if actor is not None else 0
         if n_files:
-            return f"{folder}/ of {n_files} frames"
+            return f"{folder}/ of {counted(n_files, 'frame')}"
     return ""
 
 

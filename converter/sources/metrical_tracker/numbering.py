@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from converter.errors import ConventionError, MissingInputError
+from converter.findings import counted
 from converter.media.images import read_image
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Image
@@ -209,7 +210,7 @@ def _torn(
                 images.origin,
                 f"images in step with the frames (begin_frames {offset})",
                 f"begin_frames {other} at frame {frame:05d}: "
-                f"{abs(other - offset)} of the images are {what}",
+                f"{counted(abs(other - offset), 'image')} {what}",
                 "Restore the folder as it was tracked.",
             )
     frame = off[0] if off else samples[0]

@@ -19,7 +19,7 @@ from converter.errors import (
     UncropError,
     UnsafeFileError,
 )
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
 from converter.media.archive import DAMAGED
@@ -412,7 +412,7 @@ class _Reader(TrackFiles):
             raise ConventionError(
                 images.origin,
                 f"an image for frame {frame:05d} (begin_frames {numbering.offset})",
-                f"{images.count} images",
+                counted(images.count, "image"),
                 "Is this the actor folder that was tracked, and the whole of it?",
             )
 
@@ -521,7 +521,8 @@ class _Reader(TrackFiles):
         n_lost = sum(array is None for array in found)
         if n_lost and folder == "kpt":
             absent = sum(not (base / f"{self.image_name(p)}.npy").is_file() for p in positions)
-            why = f" ({absent} files are missing)" if absent else ": the detector found no face"
+            lost = f" ({counted(absent, 'file')} missing)"
+            why = lost if absent else ": the detector found no face"
             self._warn(
                 "landmarks-missing", base, f"{n_lost} of {len(found)} frames have none{why}."
             )
@@ -538,8 +539,8 @@ class _Reader(TrackFiles):
         if all(has) or not any(has):
             return payloads
         lost = [p.path.stem for p, there in zip(payloads, has, strict=True) if not there]
-        self._warn("frames-damaged", self.folders.output / "mesh", f"{len(lost)} frames without "
-                   f"a mesh are left out ({', '.join(lost[:5])}).")  # fmt: skip
+        self._warn("frames-damaged", self.folders.output / "mesh", f"{counted(len(lost), 'frame')} "
+                   f"without a mesh left out ({', '.join(lost[:5])}).")  # fmt: skip
         return [p for p, there in zip(payloads, has, strict=True) if there]
 
     def _depth(self, ids: list[int], size: Size) -> DepthFiles | None:
@@ -571,7 +572,7 @@ class _Reader(TrackFiles):
             raise MissingInputError(
                 lost[0],
                 "the mesh of this frame",
-                f"nothing ({len(lost)} of {len(paths)} are missing)",
+                f"nothing ({len(lost)} of {len(paths)} missing)",
                 "Track these frames again; --skip-damaged leaves them out.",
             )  # fmt: skip
         return MeshFiles(tuple(paths), self.options.limits)
@@ -619,8 +620,8 @@ class _Reader(TrackFiles):
             digest, size = self.hashes[payload.path]
             together.update(payload.path.name.encode() + digest)
             n_bytes += size
-        frames = InputFile(f"checkpoint/*.frame ({len(payloads)} files)", n_bytes,
-                           together.hexdigest())  # fmt: skip
+        name = f"checkpoint/*.frame ({counted(len(payloads), 'file')})"
+        frames = InputFile(name, n_bytes, together.hexdigest())
         single = [self.folders.bbox, self.folders.config.path, self.folders.video]
         if self.folders.source is not None and self.folders.source.is_file():
             single.append(self.folders.source)

@@ -25,7 +25,7 @@ from converter.dataset.view import (
     view_facts,
 )
 from converter.errors import TargetError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.intrinsics import Intrinsics
 from converter.geometry.pixels import Floats
 from converter.geometry.pose import (
@@ -140,8 +140,9 @@ def _doubts(track: Track, n_frames: int, matte: Matte | None, options: Options) 
         )  # fmt: skip
     if options.flavour == "splattingavatar" and n_frames <= _HELD_OUT:
         findings.append(
-            Finding("frames-few", "warning", track.name, f"{n_frames} frames: SplattingAvatar "
-                    f"holds out the last {_HELD_OUT} by default and trains on none.",
+            Finding("frames-few", "warning", track.name, f"{counted(n_frames, 'frame')}: "
+                    f"SplattingAvatar holds out the last {_HELD_OUT} by default and trains on "
+                    "none.",
                     fix="Set its num_for_train.")
         )  # fmt: skip
     return findings
@@ -314,7 +315,8 @@ def _line(plan: Plan, options: Options) -> str:
     k = plan.intrinsics
     return (
         f"for {options.flavour}: images {plan.canvas.title}, focal {plan.canvas.focal:.2f} px, "
-        f"principal point ({k.cx:.2f}, {k.cy:.2f}), from {drawn}; {len(plan.positions)} frames"
+        f"principal point ({k.cx:.2f}, {k.cy:.2f}), from {drawn}; "
+        f"{counted(len(plan.positions), 'frame')}"
     )
 
 

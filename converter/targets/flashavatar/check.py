@@ -16,7 +16,7 @@ import numpy as np
 from converter.dataset.record import Reference, check_files
 from converter.dataset.reprojection import compare_mean_mesh
 from converter.errors import FormatError, UncropError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats, Size
 from converter.media.files import scan_folder
 from converter.media.images import read_size
@@ -118,8 +118,8 @@ def check_dataset(out: Path) -> list[Finding]:
         track = str(reference.manifest.get("idname"))
         dataset = load_dataset(out, track)
         if len(dataset) != len(reference.positions):
-            raise FormatError(out / checkpoint_folder(track), f"{len(reference.positions)} frames",
-                              f"{len(dataset)}")  # fmt: skip
+            expected = counted(len(reference.positions), "frame")
+            raise FormatError(out / checkpoint_folder(track), expected, f"{len(dataset)}")
         findings = _check_expression(out, reference, dataset)
     except UncropError as error:
         return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]

@@ -18,7 +18,7 @@ from converter.dataset.matte import Matte, missing_mattes
 from converter.dataset.proof import proof_sheet, require_aligned
 from converter.dataset.record import canvas_facts, common_facts, write_record
 from converter.dataset.view import head_points, landmarks_on, meshes_for_proof
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats, Size
 from converter.media.images import encode_image, read_image
 from converter.media.manifest import DatasetFolder
@@ -86,9 +86,10 @@ def _doubts(track: Track, canvas: Canvas) -> list[Finding]:
     if not np.array_equal(track.frame_ids, np.arange(n)):
         findings.append(
             Finding("frames-renumbered", "warning", track.name,
-                    f"its {n} frames are {track.frame_ids[0]:05d} to {track.frame_ids[-1]:05d}; "
-                    "FlashAvatar counts files, so they become 00000, 00001 ... without gaps. "
-                    "frame_ids in uncrop.json has the tracker's numbers.")
+                    f"it has {counted(n, 'frame')}, {track.frame_ids[0]:05d} to "
+                    f"{track.frame_ids[-1]:05d}; FlashAvatar counts files, so they become "
+                    "00000, 00001 ... without gaps. frame_ids in uncrop.json has the tracker's "
+                    "numbers.")
         )  # fmt: skip
     if n <= _THEIR_TEST:
         findings.append(
@@ -208,7 +209,7 @@ def _lines(plan: Plan) -> list[str]:
     drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
     return [
         f"canvas {canvas.title}, focal {canvas.focal:.2f} px, principal point at the centre, from "
-        f"{drawn}; {len(plan.positions)} frames, image 00001 for 00000.frame",
+        f"{drawn}; {counted(len(plan.positions), 'frame')}, image 00001 for 00000.frame",
         *residual_lines(canvas),
     ]
 

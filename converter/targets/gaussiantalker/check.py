@@ -17,7 +17,7 @@ from converter.dataset.record import Reference, check_files
 from converter.dataset.reprojection import compare_projections, compare_refitted
 from converter.dataset.stand_in import meshes_or_stand_in
 from converter.errors import FormatError, UncropError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats, Size
 from converter.geometry.pose import Pose
 from converter.media.arrays import read_npy
@@ -234,7 +234,10 @@ def _check_sound_length(path: Path, n: int, dataset: LoadedDataset) -> list[Find
     beyond = int(np.sum(dataset.audio_ids >= n))
     if not beyond:
         return []
-    message = f"holds {n} windows; {beyond} frames lie beyond and repeat its last one."
+    message = (
+        f"holds {counted(n, 'window')}; the last one is repeated for "
+        f"{counted(beyond, 'frame')} beyond."
+    )
     return [Finding("audio-short", "warning", str(path), message, float(beyond), unit="frames")]
 
 

@@ -17,6 +17,7 @@ from converter.dataset.images import draw_images
 from converter.dataset.proof import proof_sheet, require_aligned
 from converter.dataset.record import canvas_facts, common_facts, write_record
 from converter.dataset.sound import write_sound
+from converter.findings import counted
 from converter.geometry.pixels import Floats
 from converter.media.images import encode_image, read_image
 from converter.media.manifest import DatasetFolder, to_json
@@ -206,7 +207,7 @@ def _canvas_lines(plan: Plan) -> Iterator[str]:
     drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
     yield (
         f"canvas {canvas.title}, focal {canvas.focal:.2f} px, principal point at the "
-        f"centre, from {drawn}; {len(plan.positions)} frames "
+        f"centre, from {drawn}; {counted(len(plan.positions), 'frame')} "
         f"({plan.n_train} train, {len(plan.positions) - plan.n_train} val)"
     )
     yield from residual_lines(canvas)

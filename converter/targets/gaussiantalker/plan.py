@@ -14,7 +14,7 @@ from converter.dataset.landmarks import require_landmarks, settle_landmarks
 from converter.dataset.parsing import Parsing
 from converter.dataset.stand_in import meshes_or_stand_in, stand_in_findings
 from converter.errors import MissingInputError, TargetError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats
 from converter.media.arrays import read_npy
 from converter.targets.gaussiantalker.blink import Blinks, find_blinks
@@ -151,7 +151,8 @@ def _audio_features(
         )  # fmt: skip
     if beyond:
         findings.append(Finding("audio-short", "warning", str(path),
-                                f"{beyond} frames lie beyond its end and repeat its last window.",
+                                "its last window is repeated for "
+                                f"{counted(beyond, 'frame')} beyond its end.",
                                 measured=float(beyond), unit="frames"))  # fmt: skip
     return array.astype(np.float32)
 

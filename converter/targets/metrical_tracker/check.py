@@ -17,7 +17,7 @@ from converter.bundle.read import read_bundle
 from converter.dataset.frame_blocks import size_from
 from converter.dataset.reprojection import REPROJECTION_LIMIT_PX
 from converter.errors import FormatError, UncropError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.geometry.pose import matrix_from_rotation_6d
 from converter.media.files import sha256_of
@@ -194,7 +194,7 @@ def _check_frames(out: Path, reference: Reference) -> list[Finding]:
 def _reprojection(worst: dict[str, tuple[float, str]], n_frames: int) -> Finding:
     block = max(worst, key=lambda name: worst[name][0])
     off, name = worst[block]
-    message = f"max reprojection difference {off:.5f} px over {n_frames} frames"
+    message = f"max reprojection difference {off:.5f} px over {counted(n_frames, 'frame')}"
     severe = not off <= REPROJECTION_LIMIT_PX
     if severe:
         message += f", worst at {name} by its {block} block."

@@ -18,6 +18,7 @@ from converter.bundle.write import write_bundle
 from converter.dataset.frame_blocks import frame_contents
 from converter.dataset.proof import require_aligned
 from converter.dataset.view import View, head_points
+from converter.findings import counted
 from converter.geometry.crop import Window
 from converter.geometry.pixels import Floats, PixelAffine, index_from_pixels
 from converter.media.arrays import write_npy
@@ -271,7 +272,7 @@ def _proof(plan: Plan, folder: Path) -> bytes | None:
 def _images_line(plan: Plan) -> str:
     crop = plan.track.crop
     box = f", bbox {crop.bbox}" if crop is not None and plan.crop_image else ""
-    return f"{len(plan.track)} frames, images {plan.size}, {_DRAWN[plan.drawn]}{box}"
+    return f"{counted(len(plan.track), 'frame')}, images {plan.size}, {_DRAWN[plan.drawn]}{box}"
 
 
 def facts(plan: Plan, options: Options) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from converter.bundle.contents import BundleMeshes, BundleVideo
 from converter.dataset.depth import Depth, depth_on
 from converter.dataset.frame_blocks import neutral_blocks, one_focal_length
 from converter.errors import MissingInputError, TargetError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.media.video import VideoFrames
@@ -300,8 +300,8 @@ def _numbers(track: Track, has_images: bool, findings: list[Finding]) -> Numbers
     if blanks:
         findings.append(_doubt(
             "images-blank", track.name,
-            f"{len(blanks)} frames are not in the track; a black image stands for each, so that "
-            "the others keep their numbers."))  # fmt: skip
+            f"a black image stands for {counted(len(blanks), 'frame')} that the track lacks, so "
+            "that the others keep their numbers."))  # fmt: skip
     return Numbers(numbers, tuple(blanks), 0)
 
 
@@ -333,8 +333,8 @@ def _doubts(track: Track) -> list[Finding]:
     if not np.array_equal(ids, np.arange(len(ids))):
         findings.append(_doubt(
             "frames-gaps", track.name,
-            f"its {len(ids)} frames are numbered {ids[0]} to {ids[-1]}; INSTA and FlashAvatar need "
-            "0, 1, 2 ... without gaps."))  # fmt: skip
+            f"it has {counted(len(ids), 'frame')}, numbered {ids[0]} to {ids[-1]}; INSTA and "
+            "FlashAvatar need 0, 1, 2 ... without gaps."))  # fmt: skip
     if not one_focal_length(k):
         findings.append(_doubt(
             "camera-block", track.name,

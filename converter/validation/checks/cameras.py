@@ -36,7 +36,7 @@ def _marked(cameras: StoredCameras, mask: NDArray[np.bool_]) -> tuple[int, ...]:
 def _of_all(mask: NDArray[np.bool_], ids: NDArray[np.int64]) -> str:
     n = int(mask.sum())
     if n == len(mask):
-        return f"in all {n} frames"
+        return "in its only frame" if n == 1 else f"in all {n} frames"
     return f"in {n} of {len(mask)} frames ({named(ids[mask])})"
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from converter.errors import UncropError, UnsafeFileError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.media.arrays import read_npy
 from converter.sources.metrical_tracker.cameras import leftover_frames
 from converter.validation.checking import check
-from converter.validation.evidence import CheckSkipped, Evidence, Outcome, counted, finding, named
+from converter.validation.evidence import CheckSkipped, Evidence, Outcome, finding, named
 from converter.validation.tracked import FrameFile, Tracked
 
 _N_LISTED = 5

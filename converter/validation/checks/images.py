@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from converter.errors import UncropError
-from converter.findings import Finding
+from converter.findings import Finding, counted
 from converter.media.images import read_depth
 from converter.validation.checking import check
 from converter.validation.evidence import CheckSkipped, Outcome, finding, named
@@ -118,9 +118,10 @@ def _each_dump(track: Tracked, offset: int) -> Outcome:
     found: list[Finding] = []
     if track.files.images and not 0 <= track.numbers[0] + offset <= last < n_images:
         found.append(
-            finding("error", track.files.images[0].parent, f"holds {n_images} images; frame "
-                    f"{track.numbers[-1]:05d} would be number {last + 1}.", n_images, last + 1,
-                    "images", "Is this the actor folder that was tracked, and the whole of it?")
+            finding("error", track.files.images[0].parent, f"holds "
+                    f"{counted(n_images, 'image')}; frame {track.numbers[-1]:05d} would be number "
+                    f"{last + 1}.", n_images, last + 1, "images",
+                    "Is this the actor folder that was tracked, and the whole of it?")
         )  # fmt: skip
     if not track.thorough or not track.files.images:
         return Outcome(tuple(found), 5)

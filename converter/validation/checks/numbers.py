@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.findings import Finding, Severity
+from converter.findings import Finding, Severity, counted
 from converter.geometry.pixels import Floats
 from converter.sources.metrical_tracker.payload import FramePayload
 from converter.validation.checking import check
-from converter.validation.evidence import CheckSkipped, Evidence, Outcome, counted, finding, named
+from converter.validation.evidence import CheckSkipped, Evidence, Outcome, finding, named
 from converter.validation.tracked import Tracked
 
 _ROUNDING = 1e-6
