@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from textwrap import dedent
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
+from tyro.constructors import (
+    MISSING_NONPROP,
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 from converter.registry import Progress, ReadOptions, no_progress
 
@@ -21,8 +33,62 @@ def parse(arguments: list[str], prog: str, command: type[T], **said: Any) -> T:
     settings = tyro.conf.configure(
         tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone
     )
-    parsed: T = tyro.cli(settings(command), prog=prog, args=arguments, **said)
+    rules = ConstructorRegistry()
+    rules.struct_rule(_dataclass_rule)
+    parsed: T = tyro.cli(settings(command), prog=prog, args=arguments, registry=rules, **said)
     return parsed
+
+
+def _dataclass_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Take a dataclass as tyro does, but for its help.
+
+    What must be given comes first, lines end where sentences do, and nothing is said of a default
+    that is nothing.
+    """
+    if not dataclasses.is_dataclass(info.type):
+        return None
+    types = get_type_hints(info.type, include_extras=True)
+    hint = tyro.conf.arg(help_behavior_hint=_default)
+    fields = tuple(
+        StructFieldSpec(
+            field.name,
+            Annotated[types[field.name], hint],  # type: ignore[arg-type]
+            field.default if _may_be_left_out(field) else MISSING_NONPROP,
+            partial(_text, info.type, field.name),
+        )
+        for field in sorted(dataclasses.fields(info.type), key=_may_be_left_out)
+    )
+    return StructConstructorSpec(info.type, fields)
+
+
+def _may_be_left_out(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING
+
+
+def _default(shown: str) -> str:
+    """Say a default, unless it is that nothing is given."""
+    return "" if shown in ("None", "False", "") else f"(default: {shown})"
+
+
+def _text(command: type[Any], field: str) -> str | None:
+    found = (_texts(part).get(field) for part in command.__mro__[:-1])
+    return next((text for text in found if text is not None), None)
+
+
+@cache
+def _texts(part: type[Any]) -> dict[str, str]:
+    """The texts under a dataclass's own fields; a line ends where a sentence ends with it."""
+    try:
+        (tree,) = ast.parse(dedent(inspect.getsource(part))).body
+    except OSError:  # made while running, of dataclasses that have texts
+        return {}
+    texts = {}
+    for field, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            lines = [line.strip() for line in str(ast.literal_eval(below.value)).splitlines()]
+            joined = "".join(line + ("\n" if line.endswith(".") else " ") for line in lines)
+            texts[ast.unparse(field.target)] = joined.strip()
+    return texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ def _overview() -> str:
     return (
         "uncrop: head-tracking output into avatar-trainer datasets, with cameras that are right.\n"
         f"\nusage: uncrop VERB ...\n\n{verbs}\n\n"
-        "uncrop VERB --help says more; `convert` alone is `uncrop convert`."
+        "uncrop VERB --help says more; convert alone is uncrop convert."
     )
 
 

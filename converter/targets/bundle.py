@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Options of ``--to bundle``."""
+    """Options of --to bundle."""
 
     with_images: bool = False
     """Put the encoded crops and source frames (a video as its file) in, so that the bundle is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from converter.cli.main import main
+from converter import registry
+from converter.cli.arguments import _texts
+from converter.cli.convert import ConvertArguments
+from converter.cli.main import VERBS, main
+from converter.cli.recover_bbox import RecoverArguments
 
 UNCROP = [sys.executable, "-m", "converter.cli.main"]
 
@@ -36,6 +41,36 @@ def test_help_names_every_verb_and_target() -> None:
     assert "bundle" in shared
     assert "--canvas" in run("convert", "--to", "gaussiantalker", "--help").stdout
     assert "--with-images" in run("convert", "--to=bundle", "--help").stdout
+
+
+VERB_HELPS = [[verb] for verb in VERBS]
+TARGET_HELPS = [["convert", "--to", name] for name in registry.names("targets")]
+
+
+@pytest.mark.parametrize("words", [*VERB_HELPS, *TARGET_HELPS], ids=" ".join)
+def test_help_says_nothing_that_only_programmers_read(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    for noise in ("default: None", "default: False", "default: )", "`"):
+        assert noise not in text
+    lines = [line.strip("│| ") for line in text.splitlines()]
+    starts = [i for i, line in enumerate(lines) if re.match("--?[a-z]", line)]
+    options = [" ".join(lines[i:j]) for i, j in zip(starts, [*starts[1:], None], strict=True)]
+    required = ["(required)" in option for option in options if not option.startswith("-h")]
+    assert sum(required) == {"convert": 2, "fit": 1}.get(words[0], 0)
+    assert required == sorted(required, reverse=True)
+
+
+def test_help_breaks_lines_where_the_window_ends_or_a_sentence() -> None:
+    (tracks,) = _texts(RecoverArguments)["tracks"].splitlines()
+    assert tracks.endswith("or folders to search for tracks.")
+    first, second = _texts(ConvertArguments)["out"].splitlines()
+    assert first.endswith("(with --overwrite).")
+    assert second == "{name} in it stands for the name of each track."
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--to", "gaussiantalker", "--help"]])

@@ -20,7 +20,7 @@ from converter.dataset.target import FolderTarget
 
 @dataclass(frozen=True)
 class Options(SceneOptions):
-    """Options of ``--to colmap``."""
+    """Options of --to colmap."""
 
 
 TARGET = FolderTarget(

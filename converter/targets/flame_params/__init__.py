@@ -38,7 +38,7 @@ Flavour = Literal["splattingavatar", "imavatar", "monogaussianavatar", "pointava
 
 @dataclass(frozen=True)
 class Options:
-    """Options of ``--to flame_params``."""
+    """Options of --to flame_params."""
 
     flavour: Flavour = "splattingavatar"
     """Who reads it: they disagree on the rotation and on where pixels begin."""

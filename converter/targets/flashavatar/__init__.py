@@ -27,7 +27,7 @@ from converter.dataset.target import FolderTarget
 
 @dataclass(frozen=True)
 class Options(CanvasOptions):
-    """Options of ``--to flashavatar``."""
+    """Options of --to flashavatar."""
 
     canvas: CanvasChoice = "crop"
     """Which part of the picture is written. FlashAvatar loads 512x512 only; other sizes are

@@ -28,7 +28,7 @@ from converter.errors import TargetError
 
 @dataclass(frozen=True)
 class Options(CanvasOptions):
-    """Options of ``--to gaussianavatars``."""
+    """Options of --to gaussianavatars."""
 
     flavour: Literal["gaussianavatars", "vhap"] = "gaussianavatars"
     """Who reads it. gaussianavatars forces the principal point to the centre: the canvas puts it

@@ -12,7 +12,7 @@ from converter.errors import MissingInputError
 
 @dataclass(frozen=True)
 class Options(CanvasOptions):
-    """Options of ``--to gaussiantalker``."""
+    """Options of --to gaussiantalker."""
 
     parsing: Path | None = None
     """Face-parsing PNGs in GaussianTalker's or INSTA's colours, at source or crop size."""

@@ -28,7 +28,7 @@ from converter.dataset.target import FolderTarget
 
 @dataclass(frozen=True)
 class Options(SceneOptions):
-    """Options of ``--to insta``."""
+    """Options of --to insta."""
 
     space: Space = "crop"
     """Which images are written.

@@ -10,7 +10,7 @@ from converter.dataset.options import require_side
 
 @dataclass(frozen=True)
 class Options:
-    """Options of ``--to metrical_tracker``."""
+    """Options of --to metrical_tracker."""
 
     size: int | None = None
     """Side of the crops, px. Default: as they are. Another size is cut from the source frames, and

@@ -22,7 +22,7 @@ from converter.dataset.target import FolderTarget
 
 @dataclass(frozen=True)
 class Options(SceneOptions):
-    """Options of ``--to nerfstudio``."""
+    """Options of --to nerfstudio."""
 
 
 TARGET = FolderTarget(
