@@ -22,7 +22,7 @@ from converter.media.atomic import replace_file
 from converter.media.files import scan_folder
 from converter.media.torchfile import write_torch
 from converter.registry import Progress, ReadOptions, no_progress
-from converter.sources.metrical_tracker.lost_bbox import LostBBox, find_lost_bbox
+from converter.sources.metrical_tracker.lost_bbox import LostBBox, find_lost_bbox, require_crop
 from converter.sources.metrical_tracker.lost_crops import (
     approximate_box,
     find_lost_crops,
@@ -180,7 +180,7 @@ def recover_track(found: Found, job: RecoverJob, progress: Progress = no_progres
     )  # fmt: skip
     if certificate.cause in _TOO_LITTLE and (job.landmarks or job.redetect):
         return _approximate(job, track)
-    certificate.require(lost.crops.origin)
+    require_crop(certificate, lost.crops.origin)
     if _LEVELS[certificate.verdict] > _LEVELS[job.min_verdict]:
         raise RecoveryError(
             lost.crops.origin, f"a box of verdict {job.min_verdict}", str(certificate),

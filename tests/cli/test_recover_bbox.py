@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from converter.cli.main import main
-from converter.media.images import decode_image
+from converter.media.images import ImageFiles, decode_image, list_images
 from converter.media.limits import DEFAULT_LIMITS
 from converter.media.torchfile import read_torch
+from converter.registry import no_progress
+from converter.sources.metrical_tracker.lost_bbox import recover_or_say
 from converter.sources.metrical_tracker.reader import read_bbox
 from fitting.crop.sequences import spread
 from fixtures.synthetic.crop_cases import IMPOSSIBLE, SMALL, CropCase, cut, scene, write_case
@@ -86,8 +88,16 @@ def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, capsys: Captur
     err = capsys.readouterr().err
     assert code == 3
     assert len(err.splitlines()) == 1
-    assert "found 00003.png is mirrored left to right. Nothing was written." in err
+    said = "found 00003.png is mirrored left to right. Nothing was written. The source is a mirror"
+    assert said in err
+    what_to_do = "give --source the video that was tracked, or this one mirrored the same way."
+    assert what_to_do in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["eve"]
+    # convert goes on without the box, and says the same.
+    frames = [ImageFiles.of(list_images(folder), DEFAULT_LIMITS) for folder in (crops, source)]
+    found, finding = recover_or_say("eve", frames[0], None, frames[1], no_progress)
+    assert found is None
+    assert what_to_do in str(finding)
 
 
 def test_below_the_wanted_verdict_nothing_is_written(tmp_path: Path, capsys: Captured) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.errors import MissingInputError, UncropError
+from converter.errors import MissingInputError, RecoveryError, UncropError
 from converter.findings import Finding
 from converter.geometry.crop import Crop
 from converter.media.arrays import read_npy
@@ -20,11 +20,22 @@ from converter.media.video import VIDEO_SUFFIXES, VideoFrames
 from converter.registry import Progress, ReadOptions
 from converter.sources.metrical_tracker.folders import TrackFolders, find_folders, looks_like_track
 from converter.track import Frames
-from fitting.crop import recover_crop
+from fitting.crop import CropCertificate, recover_crop
 
 _DEFAULT_FPS = 25.0
 _N_STEM = 12
 _MIN_FRAMES, _N_HINTS, _MANY_TIMES = 5, 2, 8.0
+_REMEDIES = {
+    "mirrored": "The source is a mirror image of the crops: give --source the video that was "
+    "tracked, or this one mirrored the same way.",
+    "rotated": "Give --source the video that was tracked, or this one turned as it was.",
+    "stretched": "Give --source the video that was tracked, or this one resized as it was.",
+    "other-video": "Give --source the video that was tracked, and --fps if it was not extracted "
+    "at the usual rate.",
+    "not-cropped": "No bbox.pt is needed: the tracker saw whole frames.",
+    "two-boxes": "Restore the folder of one run, or give --crops a folder with those of one box.",
+}
+"""What to do about a refusal, by its cause, where something can be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +136,22 @@ def numbered_crops(
     return files, tuple(i + begin_frames for i in known)
 
 
+def require_crop(certificate: CropCertificate, where: object) -> Crop:
+    """Return what was recovered.
+
+    Raises
+    ------
+    RecoveryError
+        If it was refused; says what to do about the cause.
+
+    """
+    try:
+        return certificate.require(where)
+    except RecoveryError as error:
+        remedy = f"{error.remedy} {_REMEDIES.get(certificate.cause, '')}".rstrip()
+        raise RecoveryError(error.where, error.expected, error.found, remedy) from None
+
+
 def recover_or_say(
     where: object,
     crops: Frames,
@@ -133,6 +160,7 @@ def recover_or_say(
     progress: Progress,
 ) -> tuple[Crop | None, Finding]:
     """Recover a lost bbox while reading a track, which goes on without it if that fails."""
+    fix = "Cameras stay in the tracker's crops."
     try:
         certificate = recover_crop(crops, sources, guesses, progress=progress)
     except UncropError as error:
@@ -151,12 +179,13 @@ def recover_or_say(
                 "images-whole", "info", str(where), f"no bbox.pt is needed: {certificate.reason}."
             )
         reason = f"{certificate.reason}."
+        fix = f"{fix} {_REMEDIES.get(certificate.cause, '')}".rstrip()
     return None, Finding(
         "bbox-not-recovered",
         "warning",
         str(where),
         f"bbox.pt is missing and could not be recovered: {reason}",
-        fix="Cameras stay in the tracker's crops.",
+        fix=fix,
     )
 
 
