@@ -50,8 +50,9 @@ class TrackFit:
     fitted
         (N,) frames that have landmarks; the others follow the track's own pose.
     jitter_deg
-        What the heads' turns jitter by before and after, degrees (standard deviation); None where
-        no five frames follow each other.
+        What the heads' turns jitter by before and after, degrees (standard deviation), weighed by
+        what each of the points of `pairs` says of a turn: on other points the same poses give
+        another figure. None where no five frames follow each other.
     findings
         What was repaired or doubted on the way.
 
@@ -86,7 +87,10 @@ class TrackFit:
         ]
         if self.jitter_deg is not None:
             before, after = self.jitter_deg
-            lines.append(f"turns jitter by {before:.3f} degrees before, {after:.3f} after")
+            where = "mesh" if self.pairs.exact else "landmarks"
+            lines.append(
+                f"turns jitter by {before:.3f} degrees before, {after:.3f} after, on the {where}"
+            )
         if not np.array_equal(k.matrix, own.matrix):
             lines.append(f"K of the {k.size} crop: {_brief(own)} -> {_brief(k)}")
         return tuple(lines)

@@ -51,6 +51,18 @@ def test_writes_metrical_trackers_folders_and_a_report(
     assert main(["inspect", str(out)]) == 0
 
 
+@pytest.mark.parametrize(("using", "where"), [("kpt", "landmarks"), ("mesh", "mesh")])
+def test_figures_say_what_they_are_measured_on(
+    track: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], using: str, where: str
+) -> None:
+    """The same poses have another figure on other points."""
+    assert fit(track, "-o", tmp_path / "x.h5", "--dry-run", "--using", using) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        rf"turns jitter by [\d.]+ degrees before, [\d.]+ after, on the {where}\n", said
+    )
+
+
 def test_a_bundle_if_it_ends_in_h5(track: Path, tmp_path: Path) -> None:
     out = tmp_path / "mended.h5"
     assert fit(track, "-o", out, "--central", "--quiet") == 0
