@@ -186,11 +186,12 @@ def recover_track(found: Found, job: RecoverJob, progress: Progress = no_progres
             lost.crops.origin, f"a box of verdict {job.min_verdict}", str(certificate),
             "Nothing was written.",
         )  # fmt: skip
+    picture = None
     if not job.dry_run:
         _write_bbox(out, certificate, overwrite=job.overwrite)
         if job.report is not None:
-            _write_picture(job.report, job, lost, certificate)
-    return _recovered(job, track, lost.name, out, certificate)
+            picture = _write_picture(job.report, job, lost, certificate)
+    return _recovered(job, track, lost.name, out, certificate, picture)
 
 
 def _approximate(
@@ -232,9 +233,15 @@ def _require_free(out: Path, job: RecoverJob) -> None:
 
 
 def _recovered(
-    job: RecoverJob, track: Path, name: str, out: Path, certificate: CropCertificate
+    job: RecoverJob,
+    track: Path,
+    name: str,
+    out: Path,
+    certificate: CropCertificate,
+    picture: Path | None = None,
 ) -> Recovered:
     ending = "dry run, nothing written" if job.dry_run else f"wrote {out}"
+    ending += "" if picture is None else f" and {picture}"
     facts = {"track": str(track), "out": None if job.dry_run else str(out), **_as_json(certificate)}
     return Recovered(f"{name}: {certificate}; {ending}", facts)
 
@@ -251,7 +258,8 @@ def _write_bbox(out: Path, certificate: CropCertificate, *, overwrite: bool) -> 
 
 def _write_picture(
     report: Path, job: RecoverJob, lost: LostBBox, certificate: CropCertificate
-) -> None:
+) -> Path:
+    """Write the picture of the proof; return its place."""
     from fitting.crop.picture import recovery_picture
 
     if report.suffix.lower() not in PICTURES:
@@ -262,6 +270,7 @@ def _write_picture(
         raise OutputError(report.parent, "a folder to write to", error.strerror or "") from None
     with replace_file(report, job.overwrite) as path:
         path.write_bytes(recovery_picture(certificate, lost.crops, lost.sources))
+    return report
 
 
 def _as_json(certificate: CropCertificate) -> dict[str, Any]:

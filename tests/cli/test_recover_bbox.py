@@ -114,8 +114,10 @@ def test_below_the_wanted_verdict_nothing_is_written(tmp_path: Path, capsys: Cap
     assert box_of(folder / "bbox.pt") == CASE.bbox
 
 
-def test_the_report_is_a_picture(actor: Path, tmp_path: Path) -> None:
+def test_the_report_is_a_picture(actor: Path, tmp_path: Path, capsys: Captured) -> None:
     assert recover(actor, "--report", tmp_path / "reports") == 0
+    wrote = f"; wrote {actor / 'bbox.pt'} and {tmp_path / 'reports' / 'eve.jpg'}\n"
+    assert capsys.readouterr().out.endswith(wrote)
     picture = (tmp_path / "reports" / "eve.jpg").read_bytes()
     assert decode_image(picture, "eve.jpg").shape == (1004, 1440, 3)
 
