@@ -96,6 +96,8 @@ def run(arguments: list[str]) -> int:
             print(f"{result.n_resumed} of {len(result.reports)} taken over from an earlier run")
         for out in outputs:
             print(f"wrote {printable(out)}{_journal_of(command, out)}")
+        if command.fix is not None and not fixed and not result.interrupted:
+            print(f"nothing to mend: {printable(command.fix)} was not written")
     else:
         for outcome in fixed.values():  # an output that was asked for and is not there
             if isinstance(outcome, Failure):

@@ -252,6 +252,13 @@ def test_fix_writes_copies_that_pass_and_says_what_it_changed(sample: Path, tmp_
     assert run(tmp_path / "tracks", "--fix", out, "--overwrite").returncode == 0
 
 
+def test_fix_says_that_there_was_nothing_to_mend(sample: Path, tmp_path: Path) -> None:
+    done = run(sample, "--fix", tmp_path / "fixed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"nothing to mend: {tmp_path / 'fixed'} was not written\n")
+    assert not (tmp_path / "fixed").exists()
+
+
 def test_explain_says_what_a_check_means(sample: Path) -> None:
     done = run("--explain", "K-naive")
     assert done.returncode == 0
