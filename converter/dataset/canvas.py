@@ -173,12 +173,14 @@ def _best_canvas(
     """The whole frame where it can be had, else the most of it that is exact, else the crops."""
     if track.source_frames is None or track.crop is None:
         lost = "are no source frames" if track.source_frames is None else "is no bbox.pt"
+        parts = {"--source DIR_OR_VIDEO": track.source_frames, "--bbox FILE": track.crop}
+        wanted = " and ".join(option for option, part in parts.items() if part is None)
         finding = Finding(
             "canvas-crop",
             "warning",
             track.name,
             f"there {lost}, so the images come from the tracker's crops.",
-            fix="For native resolution give --source DIR_OR_VIDEO and --bbox FILE.",
+            fix=f"For native resolution give {wanted}.",
         )
         return _crop_canvas(track, size), [finding]
     window = partial(_source_canvas, track, "window", size, scale)

@@ -17,6 +17,9 @@ def canvas_doubts(canvas: Canvas) -> list[Finding]:
     image = canvas.track.intrinsics.size
     invented, lost = shares(canvas.window, image)
     findings = []
+    fix = "Leave --size out for the largest canvas without any, or give a smaller one."
+    if canvas.kind == "crop":  # as wide as the tracker's at any size
+        fix = "From source frames these pixels are real." if canvas.base == "crop" else ""
     if canvas.kind != "padded" and invented > _NOTICEABLE:
         findings.append(
             Finding(
@@ -25,7 +28,7 @@ def canvas_doubts(canvas: Canvas) -> list[Finding]:
                 f"canvas {canvas.title}",
                 f"{invented:.0%} of it lies outside the {image} image and repeats border pixels.",
                 measured=invented,
-                fix="Leave --size out for the largest canvas without any, or give a smaller one.",
+                fix=fix,
             )
         )
     if canvas.kind == "padded" and lost > _NOTICEABLE:

@@ -230,7 +230,13 @@ def test_without_source_frames_the_crops_are_used_and_said(track: Track, tmp_pat
     written = TARGET.write(
         lonely, tmp_path / "out", Options(), overwrite=False, progress=no_progress
     )
-    assert "canvas-crop" in {f.check for f in written.findings}
+    said = {f.check: f.fix for f in written.findings}
+    assert said["canvas-crop"] == "For native resolution give --source DIR_OR_VIDEO."
+    unboxed = replace(lonely, crop=None)
+    fixes = [f.fix for f in choose_canvas(unboxed, Options())[1]]
+    assert fixes == ["For native resolution give --source DIR_OR_VIDEO and --bbox FILE."]
+    # A smaller --size would show the same.
+    assert said["canvas-invented"] == "From source frames these pixels are real."
     assert read_size(tmp_path / "out" / "ori_imgs" / "0.jpg") == Size(512, 512)
     with pytest.raises(MissingInputError, match="--source"):
         TARGET.require(lonely, Options(canvas="window"))
