@@ -19,6 +19,7 @@ from converter.errors import FormatError, MissingInputError
 from converter.findings import Finding
 from converter.media.files import scan_folder
 from converter.media.limits import DEFAULT_LIMITS, Limits
+from converter.media.manifest import RECORD
 
 if TYPE_CHECKING:
     from converter.track import Track
@@ -189,11 +190,14 @@ def detect_source(path: Path) -> Source:
         candidate = source(name)
         if candidate.sniff(path):
             return candidate
+    record = path / RECORD
     raise FormatError(
         path,
         "a tracker's output folder, its checkpoint folder, its actor folder or a bundle",
         "a folder without .frame files" if path.is_dir() else "another kind of file",
-        "Give the folder that holds checkpoint/, or a parent of it.",
+        f"Give {record}, the track that this dataset was made from."
+        if record.is_file()
+        else "Give the folder that holds checkpoint/, or a parent of it.",
     )
 
 

@@ -32,3 +32,11 @@ def test_read_write_check_in_three_lines(fixtures_dir: Path, tmp_path: Path) -> 
     assert converter.check_dataset("bundle", written.path) == []
     again = converter.read_track(written.path)
     np.testing.assert_array_equal(again.w2c.R, track.w2c.R)
+
+
+def test_a_written_dataset_names_the_track_inside(fixtures_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    converter.write_track(converter.read_track(fixtures_dir / "sample"), "colmap", out)
+    with pytest.raises(converter.UncropError, match="Give .*track.h5, the track that this"):
+        converter.read_track(out)
+    assert len(converter.read_track(out / "track.h5")) == 36

@@ -33,7 +33,7 @@ class ConvertArguments(TrackArguments):
     """The tracker's output, checkpoint or actor folder, a parent of both, or a bundle (.h5). With
     {name} in OUT: several of them, or folders to search for tracks."""
     to: Annotated[str, tyro.conf.arg(metavar="TARGET")]
-    """What to write, one of the targets above."""
+    """What to write: one of the targets that convert --help lists."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
     """Folder or file to write. It must not exist, or be an earlier output (with --overwrite).
     {name} in it stands for the name of each track."""
@@ -172,7 +172,7 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     names = registry.names("targets")
     chosen = _target_name(arguments)
     if chosen and chosen.replace("-", "_") not in names:
-        near = difflib.get_close_matches(chosen, names, n=1, cutoff=0.7)
+        near = _named_by_trainer(chosen, names) or difflib.get_close_matches(chosen, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         print(
             f"convert: --to: expected one of {', '.join(names)}, found {printable(chosen)}.{hint}",
@@ -190,6 +190,18 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     prog = "convert" if target is None else f"convert --to {target.name}"
     command: Any = parse(arguments, prog, together, description=_description(names, target))
     return command.general, getattr(command, target.name) if target is not None else None
+
+
+def _named_by_trainer(chosen: str, names: list[str]) -> list[str]:
+    """Targets whose summary names a trainer: SplattingAvatar is read from flame_params."""
+
+    def letters(text: str) -> str:
+        return re.sub("[^a-z0-9]", "", text.lower())
+
+    def trainers(summary: str) -> set[str]:
+        return {letters(word) for word in re.findall(r"[\w-]+", summary) if word != word.lower()}
+
+    return [n for n in names if letters(chosen) in trainers(registry.target(n).summary)]
 
 
 def _foreign_option(arguments: list[str], target: registry.Target, names: list[str]) -> str | None:

@@ -17,11 +17,8 @@ from converter.errors import FormatError
 from converter.findings import Finding
 from converter.geometry.pixels import Floats, PixelAffine
 from converter.media.files import sha256_of
-from converter.media.manifest import DatasetFolder, read_manifest
+from converter.media.manifest import RECORD, DatasetFolder, read_manifest
 from converter.track import CentralCameras, Track
-
-RECORD = "track.h5"
-"""The track, beside the files that were made from it; its mean mesh stands for all meshes."""
 
 
 def write_record(track: Track, dataset: DatasetFolder) -> None:

@@ -14,6 +14,8 @@ from converter.media.files import read_bytes, sha256_of
 from converter.media.limits import DEFAULT_LIMITS
 
 MANIFEST = "uncrop.json"
+RECORD = "track.h5"
+"""The track, beside the files that were made from it."""
 _FORMAT = "uncrop-dataset"
 
 

@@ -96,6 +96,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
             2,
             "Did you mean gaussiantalker",
         ),
+        (["convert", "TRACK", "--to", "gausian", "-o", "x"], 2, "Did you mean gaussiantalker?"),
+        (["convert", "TRACK", "--to", "er_nerf", "-o", "x"], 2, "Did you mean gaussiantalker?"),
+        (["convert", "TRACK", "--to", "imavatar", "-o", "x"], 2, "Did you mean flame_params?"),
         (["convert", "TRACK", "--to", "gaussiantalker"], 2, "--out"),
         (
             ["convert", "TRACK", "--to", "gaussiantalker", "-o", "x", "--canvs", "crop"],

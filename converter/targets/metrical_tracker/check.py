@@ -21,12 +21,11 @@ from converter.findings import Finding, counted
 from converter.geometry.pixels import Floats, PixelAffine, Size
 from converter.geometry.pose import matrix_from_rotation_6d
 from converter.media.files import sha256_of
-from converter.media.manifest import read_manifest
+from converter.media.manifest import RECORD, read_manifest
 from converter.media.torchfile import read_torch
 from converter.track import Track
 
 NAME = "metrical_tracker"
-RECORD = "track.h5"
 _LANDMARK_LIMIT_PX = 1e-3
 _MAX_POINTS = 2000
 _HEAD_M = np.array([[x, y, z] for x in (-0.08, 0.08) for y in (-0.1, 0.1) for z in (-0.08, 0.08)])

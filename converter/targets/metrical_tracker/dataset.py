@@ -25,13 +25,12 @@ from converter.media.arrays import write_npy
 from converter.media.contact_sheet import ProofFrame, contact_sheet
 from converter.media.depth import depth_bytes
 from converter.media.images import encode_image, read_image, render_crop
-from converter.media.manifest import DatasetFolder
+from converter.media.manifest import RECORD, DatasetFolder
 from converter.media.meshes import ply_bytes
 from converter.media.parallel import ordered_map
 from converter.media.torchfile import torch_bytes
 from converter.media.video import VIDEO_SUFFIXES, VideoFrames
 from converter.registry import Progress, Written
-from converter.targets.metrical_tracker.check import RECORD
 from converter.targets.metrical_tracker.options import Options
 from converter.targets.metrical_tracker.plan import Plan
 from converter.track import Frames, Image
