@@ -16,7 +16,7 @@ def require_landmarks(track: Track) -> Floats:
     if track.landmarks is None:
         raise MissingInputError(
             track.name, "landmarks (kpt/NNNNN.npy in the actor folder)", "none",
-            "Give --actor DIR with the folder that holds kpt/.",
+            "Give --actor DIR with the folder that holds kpt/; uncrop landmarks makes one.",
         )  # fmt: skip
     return track.landmarks
 
