@@ -211,6 +211,7 @@ def _of_dataset(path: Path, writer: Target) -> Report:
 
 
 def _unreadable(path: Path, error: UncropError) -> Report:
-    finding = Finding("unreadable", "error", str(path), str(error))
+    message = str(error).removeprefix(f"{error.where}: ")
+    finding = Finding("unreadable", "error", error.where, message)
     result = CheckResult("unreadable", "found", (finding,))
     return Report(str(path), path.name, "unreadable", results=(result,))

@@ -252,6 +252,17 @@ def test_fix_writes_copies_that_pass_and_says_what_it_changed(sample: Path, tmp_
     assert run(tmp_path / "tracks", "--fix", out, "--overwrite").returncode == 0
 
 
+def test_what_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run(tmp_path / "empty", "--json", "-")
+    assert done.returncode == 1
+    (track,) = json.loads(done.stdout)["tracks"]
+    (check,) = track["checks"]
+    (finding,) = check["findings"]
+    assert finding["where"] == str(tmp_path / "empty")
+    assert finding["message"].startswith("expected a tracker's output folder")
+
+
 def test_fix_says_that_there_was_nothing_to_mend(sample: Path, tmp_path: Path) -> None:
     done = run(sample, "--fix", tmp_path / "fixed")
     assert done.returncode == 0, done.stderr
