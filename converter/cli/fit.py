@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 
 from converter import registry
+from converter.bundle.schema import SUFFIXES
 from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_USAGE
 from converter.cli.report import Reporter
@@ -38,7 +39,8 @@ class FitArguments(TrackArguments):
     track: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRACK")]
     """The tracker's output, checkpoint or actor folder, a parent of both, or a bundle (.h5)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
-    """What to write: a folder in metrical-tracker's layout, or a bundle if it ends in .h5."""
+    """What to write: a folder in metrical-tracker's layout, or a bundle if it ends in .h5 or
+    .hdf5."""
     keep_k: bool = False
     """Fit poses only; K stays as it is. The default."""
     shared_focal: bool = False
@@ -209,16 +211,20 @@ def _ears(path: Path, track: Track) -> Ears:
     return Ears(sides[0], sides[1], found["landmarks"].astype(np.float64))
 
 
+def _is_bundle(out: Path) -> bool:
+    return out.suffix.lower() in SUFFIXES
+
+
 def _reports(out: Path) -> tuple[Path, Path]:
     """The picture and the table, beside the output."""
-    stem = out.with_suffix("") if out.suffix == ".h5" else out
+    stem = out.with_suffix("") if _is_bundle(out) else out
     return stem.with_name(f"{stem.name}.fit.jpg"), stem.with_name(f"{stem.name}.fit.csv")
 
 
 def _write(command: FitArguments, fit: TrackFit, reporter: Reporter) -> registry.Written:
     from fitting.pose.picture import fit_picture
 
-    target = "bundle" if command.out.suffix == ".h5" else "metrical_tracker"
+    target = "bundle" if _is_bundle(command.out) else "metrical_tracker"
     picture, table = _reports(command.out)
     drawn, rows = fit_picture(fit), _table(fit)
     written = registry.write_track(

@@ -63,11 +63,12 @@ def test_figures_say_what_they_are_measured_on(
     )
 
 
-def test_a_bundle_if_it_ends_in_h5(track: Path, tmp_path: Path) -> None:
-    out = tmp_path / "mended.h5"
+@pytest.mark.parametrize("name", ["mended.h5", "mended.hdf5"])
+def test_a_bundle_if_it_ends_in_h5(track: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
     assert fit(track, "-o", out, "--central", "--quiet") == 0
     assert {p.name for p in tmp_path.iterdir()} == {
-        "mended.h5", "mended.fit.jpg", "mended.fit.csv"
+        name, "mended.fit.jpg", "mended.fit.csv"
     }  # fmt: skip
     k = converter.read_track(out).in_crop().intrinsics
     assert (k.cx, k.cy) == (k.size.width / 2, k.size.height / 2)
