@@ -114,6 +114,13 @@ def test_below_the_wanted_verdict_nothing_is_written(tmp_path: Path, capsys: Cap
     assert box_of(folder / "bbox.pt") == CASE.bbox
 
 
+def test_a_video_is_no_track(actor: Path, capsys: Captured) -> None:
+    video = actor / "video.mp4"
+    video.write_bytes(b"anything")
+    assert recover(video) == 3
+    assert "found a file. Give the folder; a video outside it" in capsys.readouterr().err
+
+
 def test_the_report_is_a_picture(actor: Path, tmp_path: Path, capsys: Captured) -> None:
     assert recover(actor, "--report", tmp_path / "reports") == 0
     wrote = f"; wrote {actor / 'bbox.pt'} and {tmp_path / 'reports' / 'eve.jpg'}\n"

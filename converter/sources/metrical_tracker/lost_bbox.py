@@ -235,6 +235,11 @@ def source_frames(folders: TrackFolders, options: ReadOptions) -> Frames:
 
 def _untracked(path: Path, options: ReadOptions) -> TrackFolders:
     """Take ``path`` for an actor folder without a track, or for one that --actor names."""
+    if path.is_file():
+        raise MissingInputError(
+            path, "a track, or an actor folder with images/", "a file",
+            "Give the folder; a video outside it is named with --source.",
+        )  # fmt: skip
     actor = options.actor or path
     source = options.source
     if source is not None and not source.exists():
