@@ -10,6 +10,7 @@ import difflib
 import importlib
 import os
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -166,10 +167,23 @@ def target(name: str) -> Target:
 def _load(kind: str, name: str) -> Any:
     module, known = name.replace("-", "_"), names(kind)
     if module not in known:
-        near = difflib.get_close_matches(module, known, n=1)
+        near = _named_by_trainer(name) if kind == "targets" else []
+        near = near or difflib.get_close_matches(module, known, n=1)
         remedy = f"Did you mean {near[0]}?" if near else ""
         raise FormatError(f"{kind[:-1]} {name}", f"one of {', '.join(known)}", name, remedy)
     return importlib.import_module(f"converter.{kind}.{module}")
+
+
+def _named_by_trainer(name: str) -> list[str]:
+    """Targets whose summary names a trainer: SplattingAvatar is read from flame_params."""
+
+    def letters(text: str) -> str:
+        return re.sub("[^a-z0-9]", "", text.lower())
+
+    def trainers(summary: str) -> set[str]:
+        return {letters(word) for word in re.findall(r"[\w-]+", summary) if word != word.lower()}
+
+    return [n for n in names("targets") if letters(name) in trainers(target(n).summary)]
 
 
 def detect_source(path: Path) -> Source:

@@ -34,6 +34,12 @@ def test_read_write_check_in_three_lines(fixtures_dir: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(again.w2c.R, track.w2c.R)
 
 
+def test_a_trainers_name_leads_to_the_target_it_reads(fixtures_dir: Path, tmp_path: Path) -> None:
+    track = converter.read_track(fixtures_dir / "sample")
+    with pytest.raises(converter.UncropError, match="Did you mean flame_params"):
+        converter.write_track(track, "IMavatar", tmp_path / "out")
+
+
 def test_a_written_dataset_names_the_track_inside(fixtures_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     converter.write_track(converter.read_track(fixtures_dir / "sample"), "colmap", out)

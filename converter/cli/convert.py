@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import sys
@@ -17,7 +16,7 @@ from converter.batch import NAME
 from converter.cli.arguments import TrackArguments, parse
 from converter.cli.exits import EXIT_USAGE
 from converter.cli.report import Reporter, finish_many, say_refused
-from converter.errors import TargetError, printable
+from converter.errors import FormatError, TargetError, printable
 from converter.media.atomic import require_free
 from converter.media.manifest import MANIFEST
 from converter.registry import Written
@@ -171,15 +170,12 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     """Parse the shared arguments together with those of the target named by --to."""
     names = registry.names("targets")
     chosen = _target_name(arguments)
-    if chosen and chosen.replace("-", "_") not in names:
-        near = _named_by_trainer(chosen, names) or difflib.get_close_matches(chosen, names, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        print(
-            f"convert: --to: expected one of {', '.join(names)}, found {printable(chosen)}.{hint}",
-            file=sys.stderr,
-        )
-        raise SystemExit(EXIT_USAGE)
-    target = registry.target(chosen) if chosen else None
+    try:
+        target = registry.target(chosen) if chosen else None
+    except FormatError as error:
+        said = f"expected {error.expected}, found {error.found}. {error.remedy}".rstrip()
+        print(f"convert: --to: {said}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
     if target is not None and (wrong := _foreign_option(arguments, target, names)) is not None:
         print(f"convert: {wrong}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
@@ -190,18 +186,6 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     prog = "convert" if target is None else f"convert --to {target.name}"
     command: Any = parse(arguments, prog, together, description=_description(names, target))
     return command.general, getattr(command, target.name) if target is not None else None
-
-
-def _named_by_trainer(chosen: str, names: list[str]) -> list[str]:
-    """Targets whose summary names a trainer: SplattingAvatar is read from flame_params."""
-
-    def letters(text: str) -> str:
-        return re.sub("[^a-z0-9]", "", text.lower())
-
-    def trainers(summary: str) -> set[str]:
-        return {letters(word) for word in re.findall(r"[\w-]+", summary) if word != word.lower()}
-
-    return [n for n in names if letters(chosen) in trainers(registry.target(n).summary)]
 
 
 def _foreign_option(arguments: list[str], target: registry.Target, names: list[str]) -> str | None:
