@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ def n_cores() -> int:
 
 def ordered_map(
     function: Callable[[T], R], items: Iterable[T], workers: int | None = None
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """``map`` in threads: results in order, at most ``workers + 2`` items alive at a time.
 
     Decoding, resampling and encoding release the interpreter lock, so threads are enough. Closing

@@ -29,6 +29,8 @@ _SHOWN, _HIDDEN, _COVERED = 0.25, 0.05, 0.75
 _FOLLOWS = 0.5
 _STEPS = 3
 _BORDER_LEVELS = 24
+_LEVELS_OF_CONTRAST = 8
+"""A dark crop shows as much in fewer levels."""
 _MATTE_SHARE = 0.02
 _MAX_AMBIGUOUS = 8
 _MIN_LEAD = 3.0
@@ -325,14 +327,16 @@ class PaddingSearch:
 
     def _is_matte(self, least: Crop, tones: Floats) -> bool:
         """Whether the crop has the padding's level where the source has not, inside its border."""
-        across, down = border(self.pair.crop, tones[0], _BORDER_LEVELS)
+        contrast = float(np.percentile(np.abs(self.pair.crop - np.float32(tones[0])), 99))
+        levels = min(_BORDER_LEVELS, contrast / _LEVELS_OF_CONTRAST)
+        across, down = border(self.pair.crop, tones[0], levels)
         height, width = self.pair.crop.shape
         inner = np.s_[down + 1 : max(height - down - 1, 0), across + 1 : max(width - across - 1, 0)]
         expected, crop = tones[self._render(least)][inner], self.pair.crop[inner]
-        lit = np.abs(expected - tones[0]) > 2 * _BORDER_LEVELS
+        lit = np.abs(expected - tones[0]) > 2 * levels
         if not lit.any():
             return True
-        return float(np.mean(np.abs(crop[lit] - tones[0]) < _BORDER_LEVELS)) > _MATTE_SHARE
+        return float(np.mean(np.abs(crop[lit] - tones[0]) < levels)) > _MATTE_SHARE
 
 
 def _seen(look: Look | Floats, rendered: Grey) -> Floats:

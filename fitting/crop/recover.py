@@ -8,18 +8,21 @@ that a frame contradicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from converter.errors import MissingInputError
 from converter.geometry.crop import BBox
+from converter.media.parallel import ordered_map
 from converter.track import Frames
 from fitting.crop.bare import recover_bare_cut
 from fitting.crop.boxes import name_two_boxes, suspicious
 from fitting.crop.certificate import CropCertificate
 from fitting.crop.mapping import Mapping
-from fitting.crop.pixelwise import off_by_look, rank_by_look
+from fitting.crop.pixelwise import MIN_CERTAINTY, off_by_look, rank
 from fitting.crop.refine import Pair, Ranking, climb, pixel_error, residual
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
 from fitting.crop.solver import (
@@ -33,10 +36,13 @@ from fitting.crop.solver import (
     without_content,
 )
 
-_MIN_CERTAINTY = 4.0
+_CONTRADICTS = 4.0
+"""Standard errors from which on a single frame contradicts a mapping."""
 _MAX_OFF_LATTICE_PX = 0.35
 _MAX_CORNER_PX = 0.35
-_MORE_FRAMES = 9
+_SIGNIFICANT = 4.0
+"""Standard errors from which on a shift or a turn is none by chance."""
+_MORE_FRAMES, _N_THOROUGH = 9, 2
 _NEAREST = 16
 
 Progress = Callable[[str, int, int], None]
@@ -132,12 +138,14 @@ class _Recovery:
         Frames without content prove nothing and are passed over; any other failure is final.
         """
         refusal = Refusal("blank", "the crops are blank")
+        n_tried = 0
         for index in _from_the_middle(self._picks) + self._spread(self._picks):
-            found = self._solver.solve(index)
+            found = self._solver.solve(index, thorough=n_tried < _N_THOROUGH)
             if isinstance(found, Checked):
                 self._solver.offset = found.pair.source_index - self._solver.guesses[index]
                 return found
             refusal = found
+            n_tried += found.cause != "blank"
             if found.cause not in ("blank", "too-little-texture"):
                 break
         return refusal
@@ -145,19 +153,18 @@ class _Recovery:
     # --- the other frames ---------------------------------------------------------------------
 
     def _others(self, first: Checked, mapping: Mapping) -> list[Checked] | Refusal:
+        """Hold the other frames against the mapping, several at a time."""
+        indices = dict.fromkeys(self._solver.with_source(pick) for pick in self._picks)
+        indices.pop(first.pair.index, None)
         checked: list[Checked] = []
-        done = {first.pair.index}
-        for pick in self._picks:
-            index = self._solver.with_source(pick)
-            if index in done:
-                continue
-            done.add(index)
-            found = self._confirm(first, mapping, index)
-            if isinstance(found, Refusal):
-                return found
-            if found is not None:
-                checked.append(found)
-            self._report(1 + len(checked))
+        found = ordered_map(partial(self._confirm, first, mapping), indices)
+        with closing(found):
+            for each in found:
+                if isinstance(each, Refusal):
+                    return each
+                if each is not None:
+                    checked.append(each)
+                self._report(1 + len(checked))
         return checked
 
     def _confirm(self, first: Checked, mapping: Mapping, index: int) -> Checked | Refusal | None:
@@ -272,11 +279,13 @@ class _Recovery:
         more = self._spread([c.pair.index for c in checked])
         while True:
             pairs = [c.pair for c in checked]
-            ranking = self._ranked(pairs, mapping)
-            if ranking is not None and ranking.certainty >= _MIN_CERTAINTY:
+            ranking = rank(pairs, mapping, self._solver.size)
+            certain = ranking is not None and ranking.certainty >= MIN_CERTAINTY
+            best = ranking.best if certain and ranking is not None else mapping
+            off = self._off_the_lattice(pairs, best) if certain or not more else None
+            if certain and off is None:
                 break
             if not more:
-                off = self._off_the_lattice(pairs, mapping)
                 return (off or self._uncertain(mapping, ranking)).certificate()
             found = self._confirm(checked[0], mapping, more.pop(len(more) // 2))
             if isinstance(found, Refusal):
@@ -284,46 +293,31 @@ class _Recovery:
             if found is not None:
                 checked = [*checked, found]
                 self._report(len(checked))
-        if ranking.best != mapping:
-            mapping = ranking.best
-            checked = [self._solver.check(pair, mapping) for pair in pairs]
+        if best != mapping:
+            checked = [self._solver.check(pair, best) for pair in pairs]
             if not all(agrees(c.agreement) for c in checked):
                 return self._uncertain(mapping, ranking).certificate()
-        refusal = self._off_the_lattice(pairs, mapping)
-        if refusal is not None:
-            return refusal.certificate()
         return certificate_of(self._solver, checked, ranking, "consistent")
-
-    def _ranked(self, pairs: Sequence[Pair], mapping: Mapping) -> Ranking | None:
-        """Rank the neighbourhood by correlation; where that leaves doubt, by the pixels themselves.
-
-        Neither may be sure of another mapping than the other is sure of.
-        """
-        ranking = climb(pairs, mapping, self._solver.size)
-        if ranking is None or ranking.certainty >= _MIN_CERTAINTY:
-            return ranking
-        near = sorted(ranking.costs, key=ranking.costs.__getitem__)[:_NEAREST]
-        by_look = rank_by_look(pairs, ranking.best, near)
-        if by_look is not None and by_look.best != ranking.best:
-            by_look = rank_by_look(pairs, by_look.best, [*near, ranking.best])
-        return by_look if by_look is not None else ranking
 
     def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
         """Refuse edges that are no whole numbers, and rotation: no tracker cut these images."""
         left = residual(pairs, mapping)
         if left is None:
             return Refusal("too-little-texture", "too little texture agrees with the source")
-        if left.corner_px > _MAX_CORNER_PX:
+        if left.corner_px > max(_MAX_CORNER_PX, _SIGNIFICANT * left.corner_error_px):
             pair = pairs[0]
-            estimate = self._solver.sources.searcher(pair.source_index).find(pair.crop)
-            angle = left.angle_deg if estimate is None else estimate.angle_deg
-            return rotated(self._solver.crops.name(pair.index), angle)
+            angle = self._solver.angle_deg(pair)
+            return rotated(
+                self._solver.crops.name(pair.index), left.angle_deg if angle is None else angle
+            )
+        limits = np.maximum(_MAX_OFF_LATTICE_PX, _SIGNIFICANT * left.edges_error)
         worst = float(np.max(np.abs(left.edges)))
-        if worst > _MAX_OFF_LATTICE_PX:  # noise alone may say so: the pixels themselves decide
+        is_off = bool(np.any(np.abs(left.edges) > limits))
+        if is_off:  # noise alone may say so: the pixels themselves decide
             by_look = off_by_look(pairs, mapping)
             if by_look is not None:
                 worst = float(np.max(np.abs(by_look)))
-        if worst > _MAX_OFF_LATTICE_PX:
+        if is_off and worst > _MAX_OFF_LATTICE_PX:
             return Refusal(
                 "off-lattice",
                 f"the best edges lie {worst:.2f} px off whole pixels: the crops were resized, "
@@ -355,4 +349,4 @@ def _prefers(ranking: Ranking, mapping: Mapping) -> bool:
     if ranking.best == mapping:
         return False
     near = max(abs(ranking.best.edges - mapping.edges)) <= 1
-    return ranking.certainty >= (_MIN_CERTAINTY if not near else 2 * _MIN_CERTAINTY)
+    return ranking.certainty >= (_CONTRADICTS if not near else 2 * _CONTRADICTS)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from converter.geometry.pixels import Floats, Size
 from converter.media.parallel import ordered_map
+from fitting.crop.linear import least_squares
 from fitting.crop.mapping import Grey, Mapping, render_grey
 
 _BLOCK = 16
@@ -24,7 +25,8 @@ _MAX_BLOCKS = 384
 _AGREES = 0.6
 _COST_LIMIT = 0.6
 _MIN_BLOCKS = 8
-_STEPS = 12
+_FAR_STEPS, _STEPS = 2, 10
+_LOOSELY = 0.3
 _CLIMBS = 12
 _RIM = 4
 """How far, source px, the rim of the padding reaches into the re-render."""
@@ -243,9 +245,14 @@ def _correlation(a: Blocks, b: Blocks) -> NDArray[np.float32]:
 
 
 def _normalised(tiles: NDArray[np.float32]) -> tuple[Blocks, NDArray[np.float32]]:
-    centred = tiles - tiles.mean(axis=1, keepdims=True)
-    norm = np.sqrt(np.einsum("bp,bp->b", centred, centred))
-    return np.asarray(centred / np.maximum(norm, 1e-3)[:, None], np.float32), norm / _BLOCK
+    """Blocks with mean 0 and norm 1, made of ``tiles`` themselves; and their deviation.
+
+    In place, because fresh megabytes cost more than the arithmetic.
+    """
+    tiles -= tiles.mean(axis=1, keepdims=True)
+    norm = np.sqrt(np.einsum("bp,bp->b", tiles, tiles))
+    tiles /= np.maximum(norm, 1e-3)[:, None]
+    return tiles, norm / _BLOCK
 
 
 def _agreement(correlation: NDArray[np.float32]) -> Agreement:
@@ -269,32 +276,27 @@ def _slopes(
         return pair.blocks(base + (a, b, c, d), chosen)
 
     steps = [sign * reach * way.astype(np.int64) for way in along for sign in (1, -1)]
-    rendered = list(ordered_map(blocks, steps))
+    rendered = [blocks(step) for step in steps]
     pairs = zip(rendered[::2], rendered[1::2], strict=True)
     return [np.asarray((up - down) / (2 * reach), np.float32) for up, down in pairs]
 
 
-def _solve(J: NDArray[np.float32], here: Blocks, target: Blocks) -> Floats:
-    """Least squares of J x = target - here, blocks weighted by their correlation; J is (B, P, n).
+def _solve(slopes: Sequence[Blocks], here: Blocks, target: Blocks) -> Floats:
+    """Least squares of sum(x_i slope_i) = target - here, blocks weighted by their correlation.
 
     Both sides are normalised blocks, so that gain and offset of each block drop out.
     """
-    weight = np.clip(_correlation(here, target) - 0.2, 0, None)
-    weighted = J * weight[:, None, None]
-    n = J.shape[2]
-    normal = weighted.reshape(-1, n).T @ J.reshape(-1, n)
-    gradient = weighted.reshape(-1, n).T @ (target - here).ravel()
-    solution: Floats = np.linalg.lstsq(
-        normal.astype(np.float64), gradient.astype(np.float64), rcond=1e-10
-    )[0]
-    return solution
+    return least_squares(slopes, target - here, _weights(here, target))
+
+
+def _weights(here: Blocks, target: Blocks) -> NDArray[np.float32]:
+    return np.asarray(np.clip(_correlation(here, target) - 0.2, 0, None)[:, None], np.float32)
 
 
 def _square_step(pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int) -> Floats:
     """One Gauss-Newton step from ``base`` that keeps the rectangle square: change of the edges."""
     slopes = _slopes(pair, base, chosen, reach, SQUARE.T)
-    J = np.stack(slopes, axis=2)
-    return SQUARE @ _solve(J, pair.blocks(base, chosen), pair.tiles(chosen))
+    return SQUARE @ _solve(slopes, pair.blocks(base, chosen), pair.tiles(chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,29 +311,45 @@ class Residual:
         Rotation of the crop against the source.
     corner_px
         How far that rotation moves a corner of the crop, crop px.
+    edges_error, corner_error_px
+        Standard errors of the edges and of the corner.
 
     """
 
     edges: Floats
     angle_deg: float
     corner_px: float
+    edges_error: Floats
+    corner_error_px: float
 
 
 def residual(pairs: Sequence[Pair], mapping: Mapping) -> Residual | None:
     """Fit the four edges and a rotation around ``mapping``; None where too little agrees."""
-    solutions = []
+    found = []
     for pair in pairs:
         chosen = pair.choose(mapping)
         if len(chosen) >= _MIN_BLOCKS:
-            solutions.append(_free_step(pair, mapping, chosen))
-    if not solutions:
+            found.append(_free_step(pair, mapping, chosen))
+    if not found:
         return None
-    median = np.median(solutions, axis=0)
-    corner = abs(median[4]) * np.hypot(*pairs[0].crop.shape) / 2
-    return Residual(median[:4], float(np.degrees(median[4])), float(corner))
+    solutions, errors = (np.array(values) for values in zip(*found, strict=True))
+    median, error = np.median(solutions, axis=0), np.median(errors, axis=0) / np.sqrt(len(found))
+    radius = float(np.hypot(*pairs[0].crop.shape)) / 2
+    return Residual(
+        median[:4],
+        float(np.degrees(median[4])),
+        abs(float(median[4])) * radius,
+        error[:4],
+        float(error[4]) * radius,
+    )
 
 
-def _free_step(pair: Pair, mapping: Mapping, chosen: NDArray[np.int64]) -> Floats:
+def _free_step(pair: Pair, mapping: Mapping, chosen: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Best change of the four edges and rotation, with standard errors, (5,) each.
+
+    Pixels of a block err alike, so blocks are what the errors are counted by (the sandwich
+    estimator).
+    """
     slopes = _slopes(pair, mapping, chosen, 1)
     width, height = mapping.size.width, mapping.size.height
     across = pair.grid.width // _BLOCK
@@ -342,37 +360,49 @@ def _free_step(pair: Pair, mapping: Mapping, chosen: NDArray[np.int64]) -> Float
     x = (x / pair.grid.width - 0.5) * width
     y = (y / pair.grid.height - 0.5) * height
     turn = (slopes[2] + slopes[3]) * x - (slopes[0] + slopes[1]) * y
-    J = np.stack([*slopes, turn.astype(np.float32)], axis=2)
-    return _solve(J, pair.blocks(mapping, chosen), pair.tiles(chosen))
+    slopes.append(turn.astype(np.float32))
+    here, target = pair.blocks(mapping, chosen), pair.tiles(chosen)
+    weight = _weights(here, target)
+    solution = least_squares(slopes, target - here, weight)
+    left = (target - here) * weight
+    for slope, x_i in zip(slopes, solution, strict=True):
+        left -= slope * weight * np.float32(x_i)
+    scores = np.stack([_correlation(slope, left) for slope in slopes]).astype(np.float64)
+    normal = np.array([[np.sum(_correlation(a * weight, b)) for a in slopes] for b in slopes])
+    spread = np.linalg.pinv(normal) @ scores
+    return solution, np.sqrt((spread**2).sum(axis=1))
 
 
-def descend(pair: Pair, edges: Floats, n_steps: int = _STEPS) -> tuple[Mapping, Floats] | None:
+def descend(pair: Pair, edges: Floats, *, near: bool = False) -> tuple[Mapping, Floats] | None:
     """Follow Gauss-Newton steps from an estimate until they stay on one lattice point.
+
+    The first steps reach far and take blocks that hardly agree, unless the estimate is ``near``,
+    good to a few pixels.
 
     Returns
     -------
     The mapping, and the four edges as real numbers; None where nothing agrees.
 
     """
-    side = edges[1] - edges[0]
-    coarse = max(1, round(side / pair.grid.width))
+    coarse = max(1, round((edges[1] - edges[0]) / pair.grid.width))
+    n_far = 0 if near else _FAR_STEPS
     seen: set[Mapping] = set()
-    for i in range(n_steps):
+    for i in range(n_far + _STEPS):
         base = Mapping.rounded(squared(edges))
         if min(base.size.width, base.size.height) < 8:
             return None
-        chosen = pair.choose(base, agrees=0.3 if i < 2 else _AGREES)
+        chosen = pair.choose(base, agrees=_LOOSELY if i < n_far else _AGREES)
         if len(chosen) < _MIN_BLOCKS:
             chosen = pair.choose(base, agrees=0.0)
         if len(chosen) < _MIN_BLOCKS:
             return None
-        change = _square_step(pair, base, chosen, coarse if i < 3 else 1)
-        limit = 4.0 * coarse
-        edges = base.edges + np.clip(change, -limit, limit)
-        if i >= 2 and (np.all(np.abs(change) < 0.5) or base in seen):
+        change = _square_step(pair, base, chosen, coarse if near or i < n_far else 1)
+        edges = base.edges + np.clip(change, -4.0 * coarse, 4.0 * coarse)
+        if i < n_far:
+            continue
+        if np.all(np.abs(change) < 0.5) or base in seen:
             return base, edges
-        if i >= 2:
-            seen.add(base)
+        seen.add(base)
     return Mapping.rounded(squared(edges)), edges
 
 

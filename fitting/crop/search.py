@@ -6,31 +6,36 @@ scales are looked at in order to name what is wrong with a crop that has no answ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.geometry.pixels import Floats
+from converter.geometry.pixels import Floats, Size
 from converter.media.parallel import ordered_map
 from fitting.crop.mapping import Grey
 
+if TYPE_CHECKING:
+    from cv2 import KeyPoint
+
 _RATIO = 0.8
 _MIN_INLIERS = 8
-_ATTEMPTS = (
-    (480, 256, 0.04, 60),
-    (800, 512, 0.04, 20),
-    (1600, 512, 0.04, 20),
-    (1600, 512, 0.01, 20),
-    (400, 512, 0.01, 20),
-)
-"""Longer side of the source and of the crop, px, SIFT's contrast threshold, and how many matches
-have to agree; the next where fewer do."""
+_ORB_SIDES = (960, 256)
+_ORB_THRESHOLDS = (20, 7)
+"""FAST's, grey levels: the lower one finds corners of faint texture, at twice the cost."""
+_SIFT = ((480, 256, 0.04), (800, 512, 0.04), (1600, 512, 0.01), (400, 512, 0.01))
+"""Longer side of the source and of the crop, px, and SIFT's contrast threshold."""
+_USUAL = _SIFT[1]
+_MIRRORED = (_USUAL, _SIFT[2])
 _MAX_FEATURES = 1500
-_QUICK_SIDES = (960, 256)
-_QUICK_INLIERS = 24
+_SAME_PX = 1.0
+_MANY_INLIERS, _MOST = 40, 0.5
+_N_BINS = 8
+"""Orientations of each of SIFT's 4 x 4 cells."""
+_UPRIGHT_DEG = 45.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,56 +63,93 @@ class Estimate:
     n_inliers: int
     share: float
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether so many matches agree that no other estimate will say something else."""
+        return self.n_inliers >= _MANY_INLIERS and self.share >= _MOST
+
+
+Descriptors = NDArray[np.float32] | NDArray[np.uint8]
+
 
 @dataclass(frozen=True, slots=True)
 class Features:
     """Features: (N, 2) edge-origin px, and (N, 128) numbers (SIFT) or (N, 32) bytes (ORB)."""
 
     points: NDArray[np.float32]
-    descriptors: NDArray[np.float32] | NDArray[np.uint8]
+    descriptors: Descriptors
 
     def __len__(self) -> int:
         return len(self.points)
 
 
-def find_features(image: Grey, side: int, contrast: float = 0.04) -> Features:
-    """SIFT features of an image scaled down to ``side`` px on its longer side, in its own px."""
-    import cv2
+class Described:
+    """An image and its features, which are computed once."""
 
-    scale = min(side / max(image.shape), 1.0)
-    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale != 1 else image
-    # A dark frame has features once its range is used.
-    low, high = np.percentile(small, (1, 99))
-    if 0 < high - low < 160:
-        small = np.clip((small.astype(np.float32) - low) * (255 / (high - low)), 0, 255)
-        small = small.astype(np.uint8)
-    sift = cv2.SIFT.create(_MAX_FEATURES, contrastThreshold=contrast)
-    keypoints, descriptors = sift.detectAndCompute(small, None)
-    if descriptors is None:
-        return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    factor = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]])
-    points = (np.array([k.pt for k in keypoints]) + 0.5) * factor
-    return Features(points.astype(np.float32), np.asarray(descriptors, np.float32))
+    def __init__(self, image: Grey) -> None:
+        self.image = image
+        self._sift: dict[tuple[int, float], Features] = {}
+        self._orb: dict[tuple[int, int], Features] = {}
+
+    @property
+    def size(self) -> Size:
+        """Size of the image."""
+        return Size.of(self.image)
+
+    def sift(self, side: int, contrast: float) -> Features:
+        """SIFT features of the image scaled down to ``side`` px on its longer side, in its own px.
+
+        ``contrast`` is SIFT's threshold; what is below it is no feature.
+        """
+        import cv2
+
+        key = min(side, max(self.image.shape)), contrast
+        if key not in self._sift:
+            small = self._scaled(side)
+            # A dark frame has features once its range is used.
+            low, high = np.percentile(small, (1, 99))
+            if 0 < high - low < 160:
+                small = np.clip((small.astype(np.float32) - low) * (255 / (high - low)), 0, 255)
+                small = small.astype(np.uint8)
+            sift = cv2.SIFT.create(_MAX_FEATURES, contrastThreshold=contrast)
+            self._sift[key] = self._found(small, *sift.detectAndCompute(small, None))
+        return self._sift[key]
+
+    @property
+    def n_features(self) -> int:
+        """Number of SIFT features of a crop at the usual size."""
+        return len(self.sift(*_USUAL[1:]))
+
+    def orb(self, side: int, threshold: int) -> Features:
+        """ORB features: a twentieth of SIFT's time, fewer that match."""
+        import cv2
+
+        key = min(side, max(self.image.shape)), threshold
+        if key not in self._orb:
+            small = self._scaled(side)
+            orb = cv2.ORB.create(_MAX_FEATURES, fastThreshold=threshold)
+            self._orb[key] = self._found(small, *orb.detectAndCompute(small, None))
+        return self._orb[key]
+
+    def _scaled(self, side: int) -> Grey:
+        import cv2
+
+        scale = min(side / max(self.image.shape), 1.0)
+        if scale == 1:
+            return self.image
+        size = tuple(max(round(length * scale), 1) for length in self.image.shape[::-1])
+        return np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _found(self, small: Grey, keypoints: Sequence[KeyPoint], descriptors: Any) -> Features:
+        if descriptors is None:
+            return Features(np.zeros((0, 2), np.float32), np.zeros((0, 1), np.uint8))
+        factor = np.array(self.image.shape[::-1]) / small.shape[::-1]
+        points = (np.array([k.pt for k in keypoints]) + 0.5) * factor
+        return Features(points.astype(np.float32), descriptors)
 
 
-def find_quick_features(image: Grey, side: int) -> Features:
-    """ORB features, (N, 32) bytes as descriptors: a twentieth of SIFT's time, fewer that match."""
-    import cv2
-
-    scale = min(side / max(image.shape), 1.0)
-    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale != 1 else image
-    keypoints, descriptors = cv2.ORB.create(_MAX_FEATURES).detectAndCompute(small, None)
-    if descriptors is None:
-        return Features(np.zeros((0, 2), np.float32), np.zeros((0, 32), np.uint8))
-    factor = np.array([image.shape[1] / size[0], image.shape[0] / size[1]])
-    points = (np.array([k.pt for k in keypoints]) + 0.5) * factor
-    return Features(points.astype(np.float32), np.asarray(descriptors, np.uint8))
-
-
-def match(crop: Features, source: Features, width: int, height: int) -> Estimate | None:
-    """Estimate the similarity from features; None where too few matches agree."""
+def match(crop: Features, source: Features, size: Size) -> Estimate | None:
+    """Estimate the similarity from features of a crop of ``size``; None if too few agree."""
     import cv2
 
     norm = cv2.NORM_HAMMING if crop.descriptors.dtype == np.uint8 else cv2.NORM_L2
@@ -128,10 +170,10 @@ def match(crop: Features, source: Features, width: int, height: int) -> Estimate
     inliers = np.asarray(mask).ravel().astype(bool)
     if inliers.sum() < _MIN_INLIERS:
         return None
-    return _aligned(a[inliers], b[inliers], width, height, float(inliers.mean()))
+    return _aligned(a[inliers], b[inliers], size, float(inliers.mean()))
 
 
-def _aligned(a: Floats, b: Floats, width: int, height: int, share: float) -> Estimate:
+def _aligned(a: Floats, b: Floats, size: Size, share: float) -> Estimate:
     """Least squares of one scale and two offsets, with the leftover rotation and stretch."""
     a0, b0 = a - a.mean(axis=0), b - b.mean(axis=0)
     # Symmetric in the errors of both sides: the ratio of spreads does not shrink.
@@ -139,64 +181,81 @@ def _aligned(a: Floats, b: Floats, width: int, height: int, share: float) -> Est
     angle = np.arctan2((a0[:, 0] * b0[:, 1] - a0[:, 1] * b0[:, 0]).sum(), (a0 * b0).sum())
     slopes = (a0 * b0).sum(axis=0) / np.maximum((a0**2).sum(axis=0), 1e-9)
     x, y = b.mean(axis=0) - scale * a.mean(axis=0)
-    edges = np.array([x, x + scale * width, y, y + scale * height])
+    edges = np.array([x, x + scale * size.width, y, y + scale * size.height])
     stretch = float(slopes[0] / slopes[1]) if slopes[1] else np.inf
     return Estimate(edges, float(np.degrees(angle)), stretch, len(a), share)
 
 
-class Searcher:
-    """Finds crops in one source frame, whose features are computed once per size."""
+def estimates(crop: Described, source: Described, *, thorough: bool = True) -> Iterator[Estimate]:
+    """Yield where the crop may lie, by features that cost little first; nothing where none match.
 
-    def __init__(self, source: Grey) -> None:
-        self._source = source
-        self._features: dict[tuple[int, float], Features] = {}
-        self._quick: Features | None = None
+    Estimates that say what one before them said are left out, and those that take long if it is
+    not to be ``thorough``.
+    """
+    known: list[Estimate] = []
+    for ours, theirs in _attempts(crop, source, _SIFT if thorough else _SIFT[:1]):
+        found = match(ours, theirs, crop.size)
+        if found is not None and not any(_alike(found, other) for other in known):
+            known.append(found)
+            yield found
 
-    def features(self, side: int, contrast: float) -> Features:
-        """Features of the source at a size."""
-        key = min(side, max(self._source.shape)), contrast
-        if key not in self._features:
-            self._features[key] = find_features(self._source, *key)
-        return self._features[key]
 
-    def find_quickly(self, crop: Grey) -> Estimate | None:
-        """Estimate where a crop lies, by features that cost little; None where few match."""
-        if self._quick is None:
-            self._quick = find_quick_features(self._source, _QUICK_SIDES[0])
-        height, width = crop.shape
-        found = match(find_quick_features(crop, _QUICK_SIDES[1]), self._quick, width, height)
-        return found if found is not None and found.n_inliers >= _QUICK_INLIERS else None
-
-    def find(self, crop: Grey) -> Estimate | None:
-        """Estimate where a crop lies; None where nothing matches."""
-        height, width = crop.shape
-        best: Estimate | None = None
-        known: dict[tuple[int, float], Features] = {}
-
-        def of_crop(side: int, contrast: float) -> Features:
-            if (side, contrast) not in known:
-                known[side, contrast] = find_features(crop, side, contrast)
-            return known[side, contrast]
-
-        for source_side, crop_side, contrast, enough in _ATTEMPTS:
-            # Both at once: detection runs on one core.
-            jobs = (partial(of_crop, crop_side), partial(self.features, source_side))
-            ours, source = ordered_map(partial(_with, contrast), jobs)
-            estimate = match(ours, source, width, height)
-            if estimate is not None and (best is None or estimate.n_inliers > best.n_inliers):
-                best = estimate
-            if best is not None and best.n_inliers >= enough:
-                break
-        return best
+def _attempts(
+    crop: Described, source: Described, sift: Sequence[tuple[int, int, float]]
+) -> Iterator[tuple[Features, Features]]:
+    for threshold in _ORB_THRESHOLDS:
+        yield crop.orb(_ORB_SIDES[1], threshold), source.orb(_ORB_SIDES[0], threshold)
+    for source_side, crop_side, contrast in sift:
+        # Both at once: detection runs on one core.
+        jobs = (partial(crop.sift, crop_side), partial(source.sift, source_side))
+        ours, theirs = ordered_map(partial(_with, contrast), jobs)
+        yield ours, theirs
 
 
 def _with(contrast: float, find: Callable[[float], Features]) -> Features:
     return find(contrast)
 
 
-def mirrored(crop: Grey) -> list[tuple[str, Grey]]:
-    """Both mirror images of a crop, each with what the crop is if it matches."""
-    return [
-        ("mirrored left to right", np.ascontiguousarray(crop[:, ::-1])),
-        ("mirrored top to bottom", np.ascontiguousarray(crop[::-1])),
-    ]
+def _alike(a: Estimate, b: Estimate) -> bool:
+    return bool(np.max(np.abs(a.edges - b.edges)) <= _SAME_PX)
+
+
+# --- mirror images ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A crop that is a mirror image: what was done to it, it upright, and where that lies."""
+
+    fault: str
+    upright: Grey
+    estimate: Estimate
+
+
+def find_mirrored(crop: Described, source: Described) -> Iterator[Mirrored]:
+    """Yield where a mirror image of the crop may lie.
+
+    The features of a mirror image are those of the image, mirrored: both directions look alike to
+    SIFT, and differ by half a turn.
+    """
+    size = crop.size
+    ways = (
+        ("mirrored left to right", np.s_[:, ::-1], np.array([size.width, 0]), [-1, 1]),
+        ("mirrored top to bottom", np.s_[::-1], np.array([0, size.height]), [1, -1]),
+    )
+    for source_side, crop_side, contrast in _MIRRORED:
+        ours, theirs = crop.sift(crop_side, contrast), source.sift(source_side, contrast)
+        for fault, flip, origin, sign in ways:
+            points = (origin + ours.points * sign).astype(np.float32)
+            mirrored = Features(points, _mirrored(ours.descriptors))
+            found = match(mirrored, theirs, size)
+            if found is not None and abs(found.angle_deg) < _UPRIGHT_DEG:
+                yield Mirrored(fault, np.ascontiguousarray(crop.image[flip]), found)
+
+
+def _mirrored(descriptors: Descriptors) -> Descriptors:
+    """SIFT's descriptors of the mirror image: cells across, and angles, change their sign."""
+    if not len(descriptors):
+        return descriptors
+    cells = descriptors.reshape(-1, 4, 4, _N_BINS)[:, ::-1, :, -np.arange(_N_BINS)]
+    return np.ascontiguousarray(cells.reshape(descriptors.shape), np.float32)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePath
-from typing import TypeVar
+from threading import Lock, RLock
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from converter.track import Frames, Image
 from fitting.crop.certificate import CropImage
 from fitting.crop.mapping import Grey
 from fitting.crop.refine import to_grey
-from fitting.crop.search import Searcher
+from fitting.crop.search import Described
 
 T = TypeVar("T")
 
@@ -69,8 +70,9 @@ class Crops:
         self.frames = frames
         self.wanted = frozenset(wanted)
         """Crops that will be asked for: kept if they are read for something else before."""
-        self._images: OrderedDict[int, CropImage] = OrderedDict()
-        self._greys: OrderedDict[int, Grey] = OrderedDict()
+        self._images: _Kept[CropImage] = _Kept()
+        self._greys: _Kept[Grey] = _Kept()
+        self._described: _Kept[Described] = _Kept()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -81,9 +83,7 @@ class Crops:
 
     def image(self, index: int) -> CropImage:
         """Pixels, and the bytes of a jpg."""
-        if index not in self._images:
-            _keep(self._images, index, self._read(index))
-        return self._images[index]
+        return self._images.get(index, self._read)
 
     def is_readable(self, index: int) -> bool:
         """Whether a crop can be decoded."""
@@ -106,9 +106,11 @@ class Crops:
 
     def grey(self, index: int) -> Grey:
         """Luma of a crop."""
-        if index not in self._greys:
-            _keep(self._greys, index, to_grey(self.image(index).pixels))
-        return self._greys[index]
+        return self._greys.get(index, lambda i: to_grey(self.image(i).pixels))
+
+    def described(self, index: int) -> Described:
+        """A crop with its features."""
+        return self._described.get(index, lambda i: Described(self.grey(i)))
 
     def small(self, indices: Sequence[int], side: int) -> dict[int, Grey]:
         """Luma of several crops, ``side`` px wide and high, without those that cannot be read."""
@@ -120,7 +122,7 @@ class Crops:
             except UncropError:
                 return None
             if index in self.wanted:  # not read again
-                _keep(self._images, index, image)
+                self._images.put(index, image)
             small = cv2.resize(to_grey(image.pixels), (side, side), interpolation=cv2.INTER_AREA)
             return np.asarray(small, np.uint8)
 
@@ -141,14 +143,15 @@ class Sources:
     """Source frames, those used last kept; files are read ahead while others are worked on.
 
     A video is read forwards only: a few frames are read in one pass and kept; many are taken from
-    one pass as they are asked for, in ascending order.
+    one pass as they are asked for, in ascending order. Several threads may ask.
     """
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
-        self._images: OrderedDict[int, Image] = OrderedDict()
-        self._greys: OrderedDict[int, Grey] = OrderedDict()
-        self._searchers: OrderedDict[int, Searcher] = OrderedDict()
+        self._images: _Kept[Image] = _Kept()
+        self._greys: _Kept[Grey] = _Kept()
+        self._described: _Kept[Described] = _Kept()
+        self._reading = RLock()
         self._pool: ThreadPoolExecutor | None = None
         self._coming: dict[int, Future[Image]] = {}
         self._passing: Iterator[tuple[int, Image]] = iter(())
@@ -174,6 +177,10 @@ class Sources:
 
     def prefetch(self, indices: Sequence[int]) -> None:
         """Say which frames will be wanted, the first of them soonest."""
+        with self._reading:
+            self._prefetch(indices)
+
+    def _prefetch(self, indices: Sequence[int]) -> None:
         if isinstance(self.frames, ImageFiles):
             self._pool = self._pool or ThreadPoolExecutor(n_cores(), thread_name_prefix="uncrop")
             for index in dict.fromkeys(indices[:_KEPT]):
@@ -185,13 +192,12 @@ class Sources:
             self._passing = zip(around, self.frames.stream(around), strict=True)
             return
         for index, image in zip(around, self.frames.stream(around), strict=True):
-            _keep(self._images, index, image)
+            self._images.put(index, image)
 
     def image(self, index: int) -> Image:
         """Pixels of a source frame."""
-        if index not in self._images:
-            _keep(self._images, index, self._read(index))
-        return self._images[index]
+        with self._reading:
+            return self._images.get(index, self._read)
 
     def _read(self, index: int) -> Image:
         if isinstance(self.frames, ImageFiles):
@@ -200,28 +206,45 @@ class Sources:
         for passed, image in self._passing:
             if passed == index:
                 return image
-            _keep(self._images, passed, image)
+            self._images.put(passed, image)
             if passed > index:
                 break
         around = range(max(index - _BACK, 0), index + 1)
         for passed, image in zip(around, self.frames.stream(around), strict=True):
-            _keep(self._images, passed, image)
-        return self._images[index]
+            self._images.put(passed, image)
+        return image
 
     def grey(self, index: int) -> Grey:
         """Luma of a source frame."""
-        if index not in self._greys:
-            _keep(self._greys, index, to_grey(self.image(index)))
-        return self._greys[index]
+        return self._greys.get(index, lambda i: to_grey(self.image(i)))
 
-    def searcher(self, index: int) -> Searcher:
-        """Features of a source frame."""
-        if index not in self._searchers:
-            _keep(self._searchers, index, Searcher(self.grey(index)))
-        return self._searchers[index]
+    def described(self, index: int) -> Described:
+        """A source frame with its features."""
+        return self._described.get(index, lambda i: Described(self.grey(i)))
 
 
-def _keep(kept: OrderedDict[int, T], index: int, value: T) -> None:
-    kept[index] = value
-    while len(kept) > _KEPT:
-        kept.popitem(last=False)
+class _Kept(Generic[T]):
+    """Values by position, those used last; may be asked by several threads."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[int, T] = OrderedDict()
+        self._lock = Lock()
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._values
+
+    def put(self, index: int, value: T) -> None:
+        """Keep a value, and forget the oldest where there are too many."""
+        with self._lock:
+            self._values[index] = value
+            while len(self._values) > _KEPT:
+                self._values.popitem(last=False)
+
+    def get(self, index: int, make: Callable[[int], T]) -> T:
+        """Return the value, made if it is not kept."""
+        with self._lock:
+            if index in self._values:
+                return self._values[index]
+        value = make(index)
+        self.put(index, value)
+        return value

@@ -26,15 +26,26 @@ from fitting.crop.certificate import (
 from fitting.crop.mapping import Grey, Mapping, render_grey
 from fitting.crop.padding import PaddingSearch, border, padded
 from fitting.crop.pixelwise import descend_by_pixels
-from fitting.crop.pyramid import find_places
-from fitting.crop.refine import Agreement, Pair, Ranking, climb, climb_by_pixels, descend, squared
-from fitting.crop.search import Estimate, find_features, mirrored
+from fitting.crop.pyramid import Place, find_places
+from fitting.crop.refine import (
+    Agreement,
+    Pair,
+    Ranking,
+    climb,
+    climb_by_pixels,
+    descend,
+    pixel_error,
+    squared,
+)
+from fitting.crop.search import Estimate, estimates, find_mirrored
 from fitting.crop.sequences import Crops, Sources
 
 # Right crops agree in at least 0.69 (noise of 10 grey levels) and 0.915, wrong ones in at most
 # 0.46 and 0.845 (docs/recover-bbox.md); the limits lie between.
 _MIN_SHARE = 0.60
 _MIN_MEDIAN = 0.88
+_NEARLY_ALL, _MIN_MEDIAN_OF_ALL = 0.9, 0.85
+"""Noise in the dark lowers all correlations: a little less will do where nearly all agree."""
 MIN_BLOCKS = 8
 _BLANK_STD = 1.5
 _DARK = 24
@@ -42,8 +53,15 @@ _MAX_ANGLE_DEG = 1.0
 _MAX_STRETCH = 0.02
 _MANY_INLIERS = 16
 _SHRINKS = (1, 2, 4)
+_MAX_ENLARGED = 10
+_EXPLAINED = 0.75
+_ROUGH_SIDE = 128
 _MAX_TWINS = 64
 _LIKELY_PLACE = 0.9
+_FEW_FEATURES = 16
+_MAX_MISFIT, _MISFIT_LEVELS = 0.5, 2.0
+"""Mean difference, in units of the crop's own deviation and in grey levels on top, beyond which
+pixels next to a place are not worth a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +126,32 @@ class Solver:
         """By how many frames the guesses were wrong where the last frame was solved."""
         self.size = sources.frames.size
         self.output = crops.frames.size
+        self._found_places: dict[int, list[Place]] = {}
+        self._compared: dict[tuple[int, int, Crop], Comparison] = {}
 
     def guess(self, index: int) -> int:
         """Position of a crop's source frame, as far as is known, inside the sequence."""
         return int(np.clip(self.guesses[index] + self.offset, 0, len(self.sources) - 1))
 
-    def solve(self, index: int) -> Checked | Refusal:
-        """Find and prove the mapping of one crop from scratch."""
+    def solve(self, index: int, *, thorough: bool = True) -> Checked | Refusal:
+        """Find and prove the mapping of one crop from scratch.
+
+        What takes long, finding crops of little texture and the cause where there is none, is done
+        only if it is to be ``thorough``.
+        """
         grey = self.crops.grey(index)
         refusal = without_content(grey, self.crops.name(index))
         if refusal is not None:
-            blank = refusal.cause == "blank"
-            return refusal if blank else self._by_pixels_alone(index) or refusal
-        solved: tuple[Pair, Mapping] | None = None
-        for source_index in self.near(index, 1):
-            pair = self.pair(index, source_index)
-            solved = self._locate(pair)
-            if solved is not None:
-                break
-        found = None if solved is None else self._proved(*solved)
-        return found or self._by_pixels_alone(index) or self._diagnosis(index)
+            hopeless = refusal.cause == "blank" or not thorough
+            return refusal if hopeless else self._by_pixels_alone(index) or refusal
+        located, known = self._locate(index, thorough=thorough)
+        found = None if located is None else self._proved(*located)
+        if found is not None:
+            return found
+        if not thorough:
+            return self._nothing_found(index)
+        fault = self._fault(index, known)
+        return fault or self._by_pixels_alone(index) or self._nothing_found(index)
 
     def _by_pixels_alone(self, index: int) -> Checked | None:
         """Find a crop of little texture by its slopes; nothing but equal pixels is taken for proof.
@@ -135,15 +159,20 @@ class Solver:
         One level is allowed as ever. The place has to be the only one of its kind in the frame.
         """
         guessed = self.pair(index, self.guess(index))
-        for place in find_places(guessed.crop, guessed.source):
+        limit = _MAX_MISFIT * float(np.mean(np.abs(guessed.crop - np.mean(guessed.crop))))
+        for place in self._places(index):
             start = descend_by_pixels(guessed, place.edges)
             if start is None or not start.is_possible(self.size):
                 continue
             for source_index in self.near(index, 2):
                 pair = self.pair(index, source_index)
+                if pixel_error(pair, start) > limit + _MISFIT_LEVELS:
+                    continue
                 best = climb_by_pixels(pair, start, self.size)
-                checked = self.check(pair, best)
-                if checked.comparison.max_abs_diff <= 1:
+                found = self._equal(pair, best)
+                if found is not None:
+                    crops = self.twins(pair, best, *found)
+                    checked = Checked(pair, found[1], crops, pair.agreement(best))
                     return None if _is_repeated(pair, best) else checked
         return None
 
@@ -172,59 +201,86 @@ class Solver:
         steps = sorted(range(-reach, reach + 1), key=abs)
         return [guess + s for s in steps if 0 <= guess + s < len(self.sources)]
 
-    def _locate(self, pair: Pair) -> tuple[Pair, Mapping] | None:
-        """Estimate, descend and climb; None where the result does not agree.
+    def _locate(
+        self, index: int, *, thorough: bool
+    ) -> tuple[tuple[Pair, Mapping] | None, list[Estimate]]:
+        """Descend and climb from estimates until the result agrees; what was estimated as well.
 
         Features that cost little come first: what they lead to has to agree like anything else.
+        """
+        here, *beside = self.near(index, 1)
+        pair = self.pair(index, here)
+        known: list[Estimate] = []
+        crop, source = self.crops.described(index), self.sources.described(here)
+        for estimate in estimates(crop, source, thorough=thorough):
+            known.append(estimate)
+            if estimate.is_certain and _is_askew(estimate):
+                return None, known
+            found = None if _is_askew(estimate) else self._settle(pair, estimate.edges)
+            if found is not None:
+                return found, known
+        upright = [estimate for estimate in known if not _is_askew(estimate)]
+        if upright:
+            best = max(upright, key=lambda e: e.n_inliers)
+            for there in beside:
+                found = self._settle(self.pair(index, there), best.edges)
+                if found is not None:
+                    return found, known
+        for place in self._places(index):
+            found = self._settle_at(pair, place.edges)
+            if found is not None and _explains(pair, pair.agreement(found[1])):
+                return found, known
+        return None, known
+
+    def _places(self, index: int) -> list[Place]:
+        """Likely places of a crop in its source frame, whether it has features or not."""
+        if index not in self._found_places:
+            guessed = self.pair(index, self.guess(index))
+            self._found_places[index] = find_places(guessed.crop, guessed.source)
+        return self._found_places[index]
+
+    def _settle(self, pair: Pair, edges: Floats) -> tuple[Pair, Mapping] | None:
+        """Descend and climb from an estimate; None where the result does not agree.
+
         Noise hides the texture of small blocks: then the images are compared at a smaller size.
         """
-        searcher = self.sources.searcher(pair.source_index)
-        quick = searcher.find_quickly(pair.crop)
-        if quick is not None and not _is_askew(quick):
-            found = self._settle(pair, quick.edges)
-            if found is not None:
-                return found
-        estimate = searcher.find(pair.crop)
-        if estimate is None or _is_askew(estimate):
-            return None
         for shrink in _SHRINKS:
-            found = self._settle(pair.shrunk(shrink), estimate.edges)
+            found = self._settle_at(pair.shrunk(shrink), edges)
+            if found is not None and shrink > 1:
+                return self._settle_at(pair, found[1].edges) or found
             if found is not None:
                 return found
         return None
 
-    def _settle(self, pair: Pair, edges: Floats) -> tuple[Pair, Mapping] | None:
-        """Descend and climb from an estimate; None where the result does not agree."""
+    def _settle_at(self, pair: Pair, edges: Floats) -> tuple[Pair, Mapping] | None:
         found = descend(pair, edges)
         if found is None:
             return None
+        if min(found[0].size.width, found[0].size.height) * _MAX_ENLARGED < self.output.width:
+            return None  # blocks would show slopes of a pixel or two, which agree with anything
         ranking = climb([pair], found[0], self.size)
         if ranking is None or not agrees(pair.agreement(ranking.best)):
             return None
         return pair, ranking.best
 
     def _proved(self, pair: Pair, mapping: Mapping) -> Checked | None:
-        """Compare every pixel; if they differ, look for the right source frame first."""
+        """Compare every pixel; if they differ, look for the right source frame first.
+
+        Correlation of dark or noisy blocks may miss by a pixel what unaltered pixels still tell:
+        then the neighbour with the smallest differences is tried.
+        """
+        if not self._is_equal(pair, mapping):
+            pair, mapping = self.best_source(pair, mapping, reach=2)
+        if not self._is_equal(pair, mapping):
+            nearest = climb_by_pixels(pair, mapping, self.size)
+            if nearest != mapping and self._equal(pair, nearest) is not None:
+                mapping = nearest
         checked = self.check(pair, mapping)
-        if not checked.comparison.is_equal:
-            better, there = self.best_source(pair, mapping, reach=2)
-            if better.source_index != pair.source_index:
-                checked = self.check(better, there)
-        if not checked.comparison.is_equal:
-            checked = self._by_pixels(checked)
         return checked if agrees(checked.agreement) else None
 
-    def _by_pixels(self, checked: Checked) -> Checked:
-        """Look for an exact neighbour by plain differences.
-
-        Correlation of dark or noisy blocks may miss by a pixel what unaltered pixels still tell.
-        """
-        pair, mapping = checked.pair, Mapping.of_crop(checked.crops[0])
-        best = climb_by_pixels(pair, mapping, self.size)
-        if best == mapping:
-            return checked
-        found = self.check(pair, best)
-        return found if found.comparison.max_abs_diff <= 1 else checked
+    def _is_equal(self, pair: Pair, mapping: Mapping) -> bool:
+        found = self._equal(pair, mapping)
+        return found is not None and found[1].is_equal
 
     def best_source(self, pair: Pair, mapping: Mapping, reach: int) -> tuple[Pair, Mapping]:
         """Find the source frame whose re-render is most like the crop, and its mapping.
@@ -255,13 +311,15 @@ class Solver:
 
     def _moved(self, mapping: Mapping, pair: Pair) -> tuple[Mapping, float]:
         """The mapping near ``mapping`` that fits best, found at a small size first; how well."""
+        here = mapping, pair.similarity(mapping)
         edges = mapping.edges
-        for other, n_steps in ((pair.shrunk(4), 12), (pair, 4)):
-            found = descend(other, edges, n_steps)
-            if found is not None:
-                edges = found[1]
-        scores = {m: pair.similarity(m) for m in (mapping, Mapping.rounded(squared(edges)))}
-        return max(scores.items(), key=lambda item: item[1])
+        for other in (pair.shrunk(max(self.output.width // _ROUGH_SIDE, 1)), pair):
+            found = descend(other, edges, near=True)
+            if found is not None and np.all(np.abs(found[1] - mapping.edges) < 0.5):
+                return here
+            edges = edges if found is None else found[1]
+        there = Mapping.rounded(squared(edges))
+        return max(here, (there, pair.similarity(there)), key=lambda item: item[1])
 
     def _by_rate(self, index: int) -> list[int]:
         """Where the source frame would be if both sequences ran over the same time."""
@@ -283,6 +341,15 @@ class Solver:
         Every padding that the border of the crop suggests is compared whole; where none is equal,
         the rows in question decide (`fitting.crop.padding`).
         """
+        found = self._equal(pair, mapping)
+        if found is not None:
+            return _Padding(self.twins(pair, mapping, *found), found[1])
+        crops = PaddingSearch(pair, mapping).settle()
+        crops = tuple(sorted(crops, key=lambda c: self._preference(c.bbox)))
+        return _Padding(crops, self.compare(pair, crops[0]))
+
+    def _equal(self, pair: Pair, mapping: Mapping) -> tuple[Crop, Comparison] | None:
+        """Return a crop of the mapping whose image is equal, or off by the one level allowed."""
         least = next(mapping.crops(self.size, self.output))
         best, best_crop = self.compare(pair, least), least
         if best.max_abs_diff > 1:
@@ -290,11 +357,7 @@ class Solver:
                 comparison = self.compare(pair, crop)
                 if comparison.max_abs_diff < best.max_abs_diff:
                     best, best_crop = comparison, crop
-        if best.max_abs_diff <= 1:
-            return _Padding(self.twins(pair, mapping, best_crop, best), best)
-        crops = PaddingSearch(pair, mapping).settle()
-        crops = tuple(sorted(crops, key=lambda c: self._preference(c.bbox)))
-        return _Padding(crops, self.compare(pair, crops[0]))
+        return (best_crop, best) if best.max_abs_diff <= 1 else None
 
     def _suggested(self, pair: Pair, mapping: Mapping, least: Crop) -> list[Crop]:
         """Crops with more padding than needed, as the black border of an unaltered crop shows."""
@@ -333,24 +396,26 @@ class Solver:
 
     def compare(self, pair: Pair, crop: Crop) -> Comparison:
         """Compare every pixel, all channels."""
-        image = self.crops.image(pair.index)
-        return compare(image, self.sources.image(pair.source_index), crop)
+        key = pair.index, pair.source_index, crop
+        if key not in self._compared:
+            image = self.crops.image(pair.index)
+            self._compared[key] = compare(image, self.sources.image(pair.source_index), crop)
+        return self._compared[key]
 
     # --- what went wrong ----------------------------------------------------------------------
 
-    def _diagnosis(self, index: int) -> Refusal:
-        """Name the fault of a crop that fits nowhere."""
-        grey, name = self.crops.grey(index), self.crops.name(index)
-        source_index = self.guess(index)
+    def _fault(self, index: int, known: Sequence[Estimate]) -> Refusal | None:
+        """Name what was done to a crop that fits nowhere, where that can be proved."""
+        name, source_index = self.crops.name(index), self.guess(index)
         pair = self.pair(index, source_index)
         if self.is_whole_frame(pair):
             return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
-        searcher = self.sources.searcher(source_index)
-        for fault, upright in mirrored(grey):
-            flipped = Pair(upright, pair.source, index, source_index)
-            if self._locate(flipped) is not None:
-                return Refusal("mirrored", f"{name} is {fault}")
-        estimate = searcher.find(grey)
+        crop, source = self.crops.described(index), self.sources.described(source_index)
+        for found in find_mirrored(crop, source):
+            flipped = Pair(found.upright, pair.source, index, source_index)
+            if self._settle(flipped, found.estimate.edges) is not None:
+                return Refusal("mirrored", f"{name} is {found.fault}")
+        estimate = max(known, key=lambda e: e.n_inliers, default=None)
         if estimate is not None and estimate.n_inliers >= _MANY_INLIERS:
             if abs(estimate.angle_deg) > _MAX_ANGLE_DEG:
                 return rotated(name, estimate.angle_deg)
@@ -358,8 +423,15 @@ class Solver:
                 return Refusal(
                     "stretched", f"{name} is stretched by {estimate.stretch:.3f} in width"
                 )
-        places = find_places(grey, pair.source)
-        if len(find_features(grey, 512)) < 16 or (places and places[0].score > _LIKELY_PLACE):
+        return None
+
+    def _nothing_found(self, index: int) -> Refusal:
+        """Say whether a crop shows too little, or something else than its source frame."""
+        name, source_index = self.crops.name(index), self.guess(index)
+        places = find_places(self.crops.grey(index), self.sources.grey(source_index))
+        if self.crops.described(index).n_features < _FEW_FEATURES or (
+            places and places[0].score > _LIKELY_PLACE
+        ):
             return Refusal(
                 "too-little-texture",
                 f"{name} has too little texture, or lost too much of it, to be found for certain",
@@ -370,6 +442,12 @@ class Solver:
             "beside it: another video, or other frames of it",
         )
 
+    def angle_deg(self, pair: Pair) -> float | None:
+        """By how much a crop is turned against its source frame; None if that is not known."""
+        crop, source = self.crops.described(pair.index), self.sources.described(pair.source_index)
+        estimate = next(estimates(crop, source), None)
+        return None if estimate is None else estimate.angle_deg
+
     def is_whole_frame(self, pair: Pair) -> bool:
         """Whether the crop is its whole source frame, resized."""
         import cv2
@@ -377,7 +455,8 @@ class Solver:
         size = (self.output.width, self.output.height)
         whole = cv2.resize(pair.source, size, interpolation=cv2.INTER_AREA)
         agreement = pair.agreement_with(np.asarray(whole, np.uint8))
-        return agreement.share >= 0.75 and agreement.median >= _MIN_MEDIAN
+        enough = agreement.n_blocks >= MIN_BLOCKS
+        return enough and agreement.share >= 0.75 and agreement.median >= _MIN_MEDIAN
 
 
 def certificate_of(
@@ -421,11 +500,16 @@ def certificate_of(
 
 def agrees(agreement: Agreement) -> bool:
     """Whether enough textured blocks agree, and well enough."""
-    return (
-        agreement.n_blocks >= MIN_BLOCKS
-        and agreement.share >= _MIN_SHARE
-        and agreement.median >= _MIN_MEDIAN
-    )
+    if agreement.n_blocks < MIN_BLOCKS or agreement.share < _MIN_SHARE:
+        return False
+    least = _MIN_MEDIAN if agreement.share < _NEARLY_ALL else _MIN_MEDIAN_OF_ALL
+    return agreement.median >= least
+
+
+def _explains(pair: Pair, agreement: Agreement) -> bool:
+    """Whether nearly all that a crop shows agrees: a place found by its likeness proves less."""
+    share = agreement.share * agreement.n_blocks / max(pair.textured_blocks(), 1)
+    return share >= _EXPLAINED and agreement.share >= _NEARLY_ALL
 
 
 def _is_repeated(pair: Pair, mapping: Mapping) -> bool:

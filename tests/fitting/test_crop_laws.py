@@ -17,8 +17,18 @@ from converter.media.images import ImageFiles, list_images, render_crop
 from fitting.crop import CropCertificate, recover_crop
 from fitting.crop.certificate import CropImage, compare, is_legal
 from fitting.crop.mapping import Mapping, render_grey
+from fitting.crop.pixelwise import MIN_CERTAINTY, rank
 from fitting.crop.refine import Pair, climb, descend, residual, to_grey
-from fixtures.synthetic.crop_cases import CropCase, Image, cut, scene, tracker_box
+from fixtures.synthetic.crop_cases import (
+    ALTERATIONS,
+    CropCase,
+    Image,
+    cut,
+    random_case,
+    recompressed,
+    scene,
+    tracker_box,
+)
 
 SOURCE = Size(640, 400)
 CASE = CropCase("law", (150, 450, 50, 350), source_size=(640, 400))
@@ -100,6 +110,21 @@ def test_recover_of_render_is_the_box(tmp_path_factory: pytest.TempPathFactory, 
     assert Mapping.of_crop(certificate.crop) == Mapping.of_crop(truth)
     assert certificate.max_abs_diff == 0
     assert truth.bbox in certificate.candidates
+
+
+@pytest.mark.parametrize("seed", [36, 125, 324])
+def test_no_wrong_mapping_is_certain(seed: int) -> None:
+    """Mattes over a blurred room: pixels alone prefer a wrong mapping by 3.6 standard errors."""
+    case, rng = random_case(seed), np.random.default_rng(seed)
+    room = cv2.GaussianBlur(scene(case, 0), (0, 0), float(rng.choice([2, 4, 6])))
+    matte = ["black matte", "green matte", "white matte"][seed % 3]
+    crop = ALTERATIONS[matte](cut(np.asarray(room, np.uint8), case.bbox, case.size))
+    crop = recompressed(crop, int(rng.integers(50, 95)))
+    source = to_grey(recompressed(room, 70) if seed % 2 else np.asarray(room, np.uint8))
+    size, output = Size.of(source), Size.of(crop)
+    truth = Mapping.of_crop(Crop.from_bbox(BBox(*case.bbox), size, output))
+    ranking = rank([Pair(to_grey(crop), source)], truth, size)
+    assert ranking is None or ranking.best == truth or ranking.certainty < MIN_CERTAINTY
 
 
 def recovered(folder: Path, crop: Image) -> CropCertificate:

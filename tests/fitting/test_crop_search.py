@@ -1,0 +1,108 @@
+"""Where a crop may lie: features, mirror images, and the small tools of the search."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.geometry.crop import BBox, Crop
+from converter.geometry.pixels import Size
+from converter.media.images import ImageFiles, list_images
+from converter.media.video import VideoFrames
+from fitting.crop.certificate import CropImage, compare
+from fitting.crop.linear import least_squares
+from fitting.crop.mapping import Grey
+from fitting.crop.pyramid import find_places
+from fitting.crop.refine import to_grey
+from fitting.crop.search import Described, estimates, find_mirrored
+from fitting.crop.sequences import Sources
+from fixtures.synthetic.crop_cases import CropCase, cut, scene
+
+BOX = (300, 780, 30, 510)
+CASE = CropCase("search", BOX, source_size=(960, 540))
+FRAME = scene(CASE, 0)
+CROP = to_grey(cut(FRAME, BOX, 384))
+SOURCE = Described(to_grey(FRAME))
+
+
+def off(edges: np.ndarray) -> float:
+    return float(np.max(np.abs(edges - BOX)))
+
+
+def test_every_estimate_of_a_plain_crop_is_near_and_says_something_new() -> None:
+    found = list(estimates(Described(CROP), SOURCE))
+    assert found
+    assert all(off(e.edges) < 4 for e in found)
+    assert all(np.max(np.abs(a.edges - b.edges)) > 1 for a in found for b in found if a is not b)
+
+
+@pytest.mark.parametrize(
+    ("flip", "fault"),
+    [(np.s_[:, ::-1], "mirrored left to right"), (np.s_[::-1], "mirrored top to bottom")],
+)
+def test_a_mirror_image_is_found_by_its_features(flip: tuple[slice, ...], fault: str) -> None:
+    mirrored: Grey = np.ascontiguousarray(CROP[flip])
+    found = next(find_mirrored(Described(mirrored), SOURCE))
+    assert found.fault == fault
+    assert np.array_equal(found.upright, CROP)
+    assert off(found.estimate.edges) < 4
+
+
+def test_an_upright_crop_is_no_mirror_image_of_its_place() -> None:
+    assert all(off(m.estimate.edges) > 40 for m in find_mirrored(Described(CROP), SOURCE))
+
+
+def test_places_are_found_in_the_small_source_and_in_the_large_one() -> None:
+    for box in ((300, 780, 30, 510), (400, 440, 200, 240)):
+        place = find_places(to_grey(cut(FRAME, box, 256)), to_grey(FRAME))[0]
+        assert np.max(np.abs(place.edges - box)) < 0.08 * (box[1] - box[0]) + 2
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_least_squares_are_those_of_numpy(seed: int, weighted: bool) -> None:
+    rng = np.random.default_rng(seed)
+    columns = [rng.normal(size=(40, 5)).astype(np.float32) for _ in range(3)]
+    target = rng.normal(size=(40, 5)).astype(np.float32)
+    weights = rng.uniform(0.1, 2, (40, 1)).astype(np.float32) if weighted else None
+    J = np.stack([c.ravel() for c in columns], axis=1).astype(np.float64)
+    root = np.sqrt(np.ones((40, 5)) if weights is None else weights * np.ones((40, 5))).ravel()
+    expected = np.linalg.lstsq(J * root[:, None], target.ravel() * root, rcond=None)[0]
+    np.testing.assert_allclose(least_squares(columns, target, weights), expected, atol=1e-4)
+
+
+def test_the_share_of_differing_pixels_counts_a_pixel_once() -> None:
+    image = cut(FRAME, BOX, 384)
+    image[0, 0] += 1  # all channels
+    image[5, 7, 2] ^= 64
+    crop = Crop.from_bbox(BBox(*BOX), Size(960, 540), Size(384, 384))
+    found = compare(CropImage(image), FRAME, crop)
+    assert found.max_abs_diff == 64
+    assert found.differing_px == 2 / 384**2
+
+
+@pytest.mark.parametrize("kind", ["files", "video"])
+def test_several_threads_are_given_the_frames_they_ask_for(tmp_path: Path, kind: str) -> None:
+    images = [np.full((48, 64, 3), 8 * i, np.uint8) for i in range(24)]
+    if kind == "files":
+        for i, image in enumerate(images):
+            cv2.imwrite(str(tmp_path / f"{i + 1:05d}.png"), image)
+        frames: ImageFiles | VideoFrames = ImageFiles.of(list_images(tmp_path))
+    else:
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        video = cv2.VideoWriter(str(tmp_path / "video.mp4"), codec, 25, (64, 48))
+        for image in images:
+            video.write(image)
+        video.release()
+        frames = VideoFrames(tmp_path / "video.mp4", 25.0)
+    order = [int(i) for i in np.random.default_rng(0).permutation(24)]
+    with Sources(frames) as sources, ThreadPoolExecutor(4) as pool:
+        sources.prefetch(sorted(order))
+        found = list(pool.map(sources.grey, order))
+    for index, grey in zip(order, found, strict=True):
+        assert abs(float(np.median(grey)) - 8 * index) < 4
