@@ -1,9 +1,11 @@
 """Lost boxes: our recovery beside the usual tools, on the same cases, in one run.
 
-``python -m benchmarks.recover [--all] [--only WORD] [--random N] [--ours] [--markdown FILE]``
+``python -m benchmarks.recover [--all] [--only WORD] [--ours] [--markdown FILE]``
+``python -m benchmarks.recover --random N [--seed S] [--video FILE [--around X Y]] [--ours]``
 
-Without ``--all`` one case of each kind is run, without the 4K ones: a few minutes. Seconds are CPU
-seconds of all threads; the wall time of the same work depends on what else the machine does.
+Without ``--all`` one case of each kind is run, without the 4K ones: two minutes. With ``--random``
+the box, sizes, file types, damage and faults are drawn, on synthetic frames or on those of a video,
+anywhere or around a place in it.
 
 The other methods are what people write with OpenCV: find a similarity between crop and source from
 up to three pairs of the same name, take black rows and columns of the crop for padding, round.
@@ -28,9 +30,10 @@ from converter.errors import UncropError
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Size
 from converter.media.images import ImageFiles, list_images
+from converter.media.video import VideoFrames
 from fitting.crop import recover_crop
 from fitting.crop.mapping import Mapping
-from fixtures.synthetic.crop_cases import CASES, CropCase, random_case, write_case
+from fixtures.synthetic.crop_cases import CASES, SMALL, CropCase, Image, random_case, write_case
 
 EACH_KIND = (
     "png", "clipped at two borders", "odd box, 301x260", "hand-made, padded inside",
@@ -42,6 +45,8 @@ EACH_KIND = (
     "mixed boxes, 4 px apart", "whole frames, squeezed", "blank", "too little texture",
 )  # fmt: skip
 QUICK = ("crops of 256", "jpg 50, 256", "other video, small")
+
+_N_GIVEN = 30
 
 Box = tuple[int, int, int, int]
 Grey = NDArray[np.uint8]
@@ -296,12 +301,14 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def compare(cases: Sequence[CropCase], methods: Sequence[str]) -> dict[str, Score]:
-    """Run methods over cases, all of them on one case before the next."""
+def compare(
+    cases: Sequence[CropCase], methods: Sequence[str], given: list[Image] | None = None
+) -> dict[str, Score]:
+    """Run methods over cases, all of them on one case before the next; on frames if given."""
     scores = {name: Score() for name in methods}
     for case in cases:
         with tempfile.TemporaryDirectory(prefix="uncrop-bench-") as folder:
-            crops, sources = write_case(Path(folder), case)
+            crops, sources = write_case(Path(folder), case, given)
             for name, score in scores.items():
                 wall, cpu = time.perf_counter(), time.process_time()
                 answer = METHODS[name](crops, sources)
@@ -326,14 +333,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recover", description=__doc__)
     parser.add_argument("--all", action="store_true", help="all cases; much longer")
     parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="random cases on top")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="random cases instead")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the first of them")
+    parser.add_argument("--video", type=Path, metavar="FILE", help="whose frames they are cut from")
+    parser.add_argument("--around", type=int, nargs=2, metavar=("X", "Y"), help="where, in them")
     parser.add_argument("--ours", action="store_true", help="leave the other methods out")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     options = parser.parse_args(arguments)
-    whole = options.all or options.only
-    cases = [c for c in CASES if options.only in c.name and (whole or c.name in EACH_KIND)]
-    cases += [random_case(seed) for seed in range(options.random)]
-    scores = compare(cases, ["uncrop"] if options.ours else list(METHODS))
+    given: list[Image] | None = None
+    if options.random:
+        size = Size(*SMALL)
+        if options.video is not None:
+            frames = VideoFrames(options.video)
+            size = frames.size
+            given = list(frames.stream(range(0, len(frames), max(len(frames) // _N_GIVEN, 1))))
+        seeds = range(options.seed, options.seed + options.random)
+        cases = [random_case(seed, (size.width, size.height), options.around) for seed in seeds]
+    else:
+        whole = options.all or options.only
+        cases = [c for c in CASES if options.only in c.name and (whole or c.name in EACH_KIND)]
+    scores = compare(cases, ["uncrop"] if options.ours else list(METHODS), given)
     lines = [HEADINGS, ["---"] * len(HEADINGS), *(s.cells(name) for name, s in scores.items())]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     print(f"{len(cases)} cases\n{table}")

@@ -34,7 +34,7 @@ _MIN_BLOCKS = 8
 MIN_CERTAINTY = 3.5
 """Standard errors between the best mapping and the next from which on it is taken for certain."""
 _NO_MATTE = 0.8
-_NEAREST = 16
+_NEAREST, _NEAREST_AGAIN = 16, 8
 _AS_WELL = 2.5
 _FINE = 64
 """Steps between two levels at which a tone curve is evaluated."""
@@ -157,7 +157,8 @@ def rank(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None:
         return max(ranking, by_look, key=lambda r: r.certainty)
     if min(look.share for _, look in looks) < _NO_MATTE:
         return ranking
-    again = _rank_by_look(_looks(pairs, by_look.best), [by_look.best, ranking.best, *near])
+    near = sorted(by_look.costs, key=by_look.costs.__getitem__)[:_NEAREST_AGAIN]
+    again = _rank_by_look(_looks(pairs, by_look.best), [ranking.best, *near])
     return again if again is not None and again.best == by_look.best else ranking
 
 

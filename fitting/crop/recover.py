@@ -137,18 +137,20 @@ class _Recovery:
 
         Frames without content prove nothing and are passed over; any other failure is final.
         """
-        refusal = Refusal("blank", "the crops are blank")
-        n_tried = 0
+        refusals: list[Refusal] = []
         for index in _from_the_middle(self._picks) + self._spread(self._picks):
-            found = self._solver.solve(index, thorough=n_tried < _N_THOROUGH)
+            shown = [refusal for refusal in refusals if refusal.cause != "blank"]
+            hopeless = len(shown) >= _N_THOROUGH
+            found = (self._solver.solve_quickly if hopeless else self._solver.solve)(index)
             if isinstance(found, Checked):
                 self._solver.offset = found.pair.source_index - self._solver.guesses[index]
                 return found
-            refusal = found
-            n_tried += found.cause != "blank"
+            if found is None:
+                continue
+            refusals.append(found)
             if found.cause not in ("blank", "too-little-texture"):
-                break
-        return refusal
+                return found
+        return max(refusals, key=lambda refusal: refusal.cause != "blank")
 
     # --- the other frames ---------------------------------------------------------------------
 
@@ -276,16 +278,17 @@ class _Recovery:
         return None
 
     def _consistent(self, mapping: Mapping, checked: list[Checked]) -> CropCertificate:
+        turned = self._turned([c.pair for c in checked], mapping)
+        if turned is not None:
+            return turned.certificate()
         more = self._spread([c.pair.index for c in checked])
         while True:
             pairs = [c.pair for c in checked]
             ranking = rank(pairs, mapping, self._solver.size)
-            certain = ranking is not None and ranking.certainty >= MIN_CERTAINTY
-            best = ranking.best if certain and ranking is not None else mapping
-            off = self._off_the_lattice(pairs, best) if certain or not more else None
-            if certain and off is None:
+            if ranking is not None and ranking.certainty >= MIN_CERTAINTY:
                 break
             if not more:
+                off = self._off_the_lattice(pairs, mapping)
                 return (off or self._uncertain(mapping, ranking)).certificate()
             found = self._confirm(checked[0], mapping, more.pop(len(more) // 2))
             if isinstance(found, Refusal):
@@ -293,23 +296,31 @@ class _Recovery:
             if found is not None:
                 checked = [*checked, found]
                 self._report(len(checked))
-        if best != mapping:
-            checked = [self._solver.check(pair, best) for pair in pairs]
+        off = self._off_the_lattice(pairs, ranking.best)
+        if off is not None:
+            return off.certificate()
+        if ranking.best != mapping:
+            checked = [self._solver.check(pair, ranking.best) for pair in pairs]
             if not all(agrees(c.agreement) for c in checked):
                 return self._uncertain(mapping, ranking).certificate()
         return certificate_of(self._solver, checked, ranking, "consistent")
 
-    def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
-        """Refuse edges that are no whole numbers, and rotation: no tracker cut these images."""
+    def _turned(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
+        """Refuse rotation: no tracker turned these images."""
         left = residual(pairs, mapping)
         if left is None:
             return Refusal("too-little-texture", "too little texture agrees with the source")
-        if left.corner_px > max(_MAX_CORNER_PX, _SIGNIFICANT * left.corner_error_px):
-            pair = pairs[0]
-            angle = self._solver.angle_deg(pair)
-            return rotated(
-                self._solver.crops.name(pair.index), left.angle_deg if angle is None else angle
-            )
+        if left.corner_px <= max(_MAX_CORNER_PX, _SIGNIFICANT * left.corner_error_px):
+            return None
+        angle = self._solver.angle_deg(pairs[0])
+        name = self._solver.crops.name(pairs[0].index)
+        return rotated(name, left.angle_deg if angle is None else angle)
+
+    def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
+        """Refuse edges that are no whole numbers: no tracker cut these images."""
+        left = residual(pairs, mapping)
+        if left is None:
+            return Refusal("too-little-texture", "too little texture agrees with the source")
         limits = np.maximum(_MAX_OFF_LATTICE_PX, _SIGNIFICANT * left.edges_error)
         worst = float(np.max(np.abs(left.edges)))
         is_off = bool(np.any(np.abs(left.edges) > limits))

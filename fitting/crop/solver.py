@@ -53,8 +53,10 @@ _MAX_ANGLE_DEG = 1.0
 _MAX_STRETCH = 0.02
 _MANY_INLIERS = 16
 _SHRINKS = (1, 2, 4)
+_USUAL_SIDE = 512
 _MAX_ENLARGED = 10
 _EXPLAINED = 0.75
+_ALIKE_LEVELS = 6.0
 _ROUGH_SIDE = 128
 _MAX_TWINS = 64
 _LIKELY_PLACE = 0.9
@@ -133,25 +135,26 @@ class Solver:
         """Position of a crop's source frame, as far as is known, inside the sequence."""
         return int(np.clip(self.guesses[index] + self.offset, 0, len(self.sources) - 1))
 
-    def solve(self, index: int, *, thorough: bool = True) -> Checked | Refusal:
-        """Find and prove the mapping of one crop from scratch.
-
-        What takes long, finding crops of little texture and the cause where there is none, is done
-        only if it is to be ``thorough``.
-        """
-        grey = self.crops.grey(index)
-        refusal = without_content(grey, self.crops.name(index))
+    def solve(self, index: int) -> Checked | Refusal:
+        """Find and prove the mapping of one crop from scratch."""
+        refusal = without_content(self.crops.grey(index), self.crops.name(index))
         if refusal is not None:
-            hopeless = refusal.cause == "blank" or not thorough
-            return refusal if hopeless else self._by_pixels_alone(index) or refusal
-        located, known = self._locate(index, thorough=thorough)
-        found = None if located is None else self._proved(*located)
-        if found is not None:
-            return found
-        if not thorough:
-            return self._nothing_found(index)
-        fault = self._fault(index, known)
-        return fault or self._by_pixels_alone(index) or self._nothing_found(index)
+            blank = refusal.cause == "blank"
+            return refusal if blank else self._by_pixels_alone(index) or refusal
+        found, known = self._locate(index)
+        return (
+            (None if found is None else self._proved(*found))
+            or self._fault(index, known)
+            or self._by_pixels_alone(index)
+            or self._nothing_found(index)
+        )
+
+    def solve_quickly(self, index: int) -> Checked | None:
+        """As `solve`, by features that cost little; None where they do not lead to an answer."""
+        if without_content(self.crops.grey(index), self.crops.name(index)) is not None:
+            return None
+        found, _ = self._locate(index, thorough=False)
+        return None if found is None else self._proved(*found)
 
     def _by_pixels_alone(self, index: int) -> Checked | None:
         """Find a crop of little texture by its slopes; nothing but equal pixels is taken for proof.
@@ -173,7 +176,7 @@ class Solver:
                 if found is not None:
                     crops = self.twins(pair, best, *found)
                     checked = Checked(pair, found[1], crops, pair.agreement(best))
-                    return None if _is_repeated(pair, best) else checked
+                    return None if is_repeated(pair, best) else checked
         return None
 
     def with_source(self, index: int) -> int:
@@ -202,11 +205,12 @@ class Solver:
         return [guess + s for s in steps if 0 <= guess + s < len(self.sources)]
 
     def _locate(
-        self, index: int, *, thorough: bool
+        self, index: int, *, thorough: bool = True
     ) -> tuple[tuple[Pair, Mapping] | None, list[Estimate]]:
         """Descend and climb from estimates until the result agrees; what was estimated as well.
 
         Features that cost little come first: what they lead to has to agree like anything else.
+        Nothing that takes long is tried if it is not to be ``thorough``.
         """
         here, *beside = self.near(index, 1)
         pair = self.pair(index, here)
@@ -226,9 +230,9 @@ class Solver:
                 found = self._settle(self.pair(index, there), best.edges)
                 if found is not None:
                     return found, known
-        for place in self._places(index):
+        for place in self._places(index) if thorough else ():
             found = self._settle_at(pair, place.edges)
-            if found is not None and _explains(pair, pair.agreement(found[1])):
+            if found is not None and _is_the_place(*found):
                 return found, known
         return None, known
 
@@ -244,10 +248,11 @@ class Solver:
 
         Noise hides the texture of small blocks: then the images are compared at a smaller size.
         """
+        usual = max(self.output.width // _USUAL_SIDE, 1)  # large crops show no more than these
         for shrink in _SHRINKS:
-            found = self._settle_at(pair.shrunk(shrink), edges)
+            found = self._settle_at(pair.shrunk(shrink * usual), edges)
             if found is not None and shrink > 1:
-                return self._settle_at(pair, found[1].edges) or found
+                return self._settle_at(pair.shrunk(usual), found[1].edges) or found
             if found is not None:
                 return found
         return None
@@ -428,10 +433,9 @@ class Solver:
     def _nothing_found(self, index: int) -> Refusal:
         """Say whether a crop shows too little, or something else than its source frame."""
         name, source_index = self.crops.name(index), self.guess(index)
-        places = find_places(self.crops.grey(index), self.sources.grey(source_index))
-        if self.crops.described(index).n_features < _FEW_FEATURES or (
-            places and places[0].score > _LIKELY_PLACE
-        ):
+        places = self._places(index)
+        few = self.crops.described(index).n_features < _FEW_FEATURES
+        if few or (places and places[0].score > _LIKELY_PLACE):
             return Refusal(
                 "too-little-texture",
                 f"{name} has too little texture, or lost too much of it, to be found for certain",
@@ -506,16 +510,22 @@ def agrees(agreement: Agreement) -> bool:
     return agreement.median >= least
 
 
-def _explains(pair: Pair, agreement: Agreement) -> bool:
-    """Whether nearly all that a crop shows agrees: a place found by its likeness proves less."""
+def _is_the_place(pair: Pair, mapping: Mapping) -> bool:
+    """Whether nearly all that a crop shows agrees, and in one place only.
+
+    A place that was found by its likeness proves less than features, which have to be distinct.
+    """
+    agreement = pair.agreement(mapping)
     share = agreement.share * agreement.n_blocks / max(pair.textured_blocks(), 1)
-    return share >= _EXPLAINED and agreement.share >= _NEARLY_ALL
+    explained = share >= _EXPLAINED and agreement.share >= _NEARLY_ALL
+    return explained and not is_repeated(pair, mapping, nearly=True)
 
 
-def _is_repeated(pair: Pair, mapping: Mapping) -> bool:
+def is_repeated(pair: Pair, mapping: Mapping, *, nearly: bool = False) -> bool:
     """Whether the source shows the very same rectangle somewhere else: tiles, stripes, one colour.
 
-    What is cut from there at the same size would give the same crop.
+    What is cut from there at the same size would give the same crop. With ``nearly``, whether it
+    shows one that compression may have made different, beyond a quarter of its side.
     """
     import cv2
 
@@ -524,6 +534,10 @@ def _is_repeated(pair: Pair, mapping: Mapping) -> bool:
     y0, y1 = max(mapping.y_min, 0), min(mapping.y_max, height - 1)
     part = pair.source[y0:y1, x0:x1]
     scores = cv2.matchTemplate(pair.source, part, cv2.TM_SQDIFF)
+    if nearly:
+        across, down = part.shape[1] // 4, part.shape[0] // 4
+        scores[max(y0 - down, 0) : y0 + down + 1, max(x0 - across, 0) : x0 + across + 1] = np.inf
+        return float(scores.min()) <= _ALIKE_LEVELS**2 * part.size
     scores[y0, x0] = np.inf
     for _ in range(_MAX_TWINS):
         _, _, (x, y), _ = cv2.minMaxLoc(scores)

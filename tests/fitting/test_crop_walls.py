@@ -11,9 +11,11 @@ import pytest
 from converter.geometry.crop import BBox
 from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
+from fitting.crop.mapping import Mapping
 from fitting.crop.pyramid import find_places
-from fitting.crop.refine import to_grey
-from fixtures.synthetic.crop_cases import ALTERATIONS, Box, Image, cut
+from fitting.crop.refine import Pair, to_grey
+from fitting.crop.solver import is_repeated
+from fixtures.synthetic.crop_cases import ALTERATIONS, Box, Image, cut, recompressed
 
 WALL = (640, 400)
 
@@ -61,10 +63,13 @@ def test_an_altered_wall_is_refused(tmp_path: Path, harm: str) -> None:
         assert certificate.verdict == "refused"
 
 
-def test_a_pattern_that_repeats_is_refused(tmp_path: Path) -> None:
-    """Every tile gives the same crop: no pixel says which one it was."""
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("quality", [0, 80])
+def test_a_pattern_that_repeats_is_refused(tmp_path: Path, suffix: str, quality: int) -> None:
+    """Every tile gives the same crop: no pixel says which one it was, compressed or not."""
     source = np.tile(wall(4, 160, 100), (4, 4, 1))
-    certificate = recovered(tmp_path, cut(source, (200, 280, 140, 220), 256), source)
+    shown = recompressed(source, quality) if quality else source
+    certificate = recovered(tmp_path, cut(source, (200, 280, 140, 220), 256), shown, suffix)
     assert certificate.verdict == "refused"
 
 
@@ -86,3 +91,16 @@ def test_places_are_near_whatever_the_border(box: Box) -> None:
         expected = np.array([box[0], box[1], box[2] - down, box[3] + down])
         assert best.score > 0.98
         assert np.max(np.abs(best.edges - expected)) < 0.12 * side
+
+
+def test_a_pattern_repeats_although_compression_made_its_tiles_different() -> None:
+    box = (200, 280, 140, 220)
+    mapping = Mapping(*box)
+    tiles = np.tile(wall(4, 160, 100), (4, 4, 1))
+    compressed = recompressed(tiles, 80)
+    for source, exactly, nearly in (
+        (tiles, True, True), (compressed, False, True), (wall(4), False, False),
+    ):  # fmt: skip
+        pair = Pair(to_grey(cut(source, box, 256)), to_grey(source))
+        assert is_repeated(pair, mapping) == exactly
+        assert is_repeated(pair, mapping, nearly=True) == nearly
