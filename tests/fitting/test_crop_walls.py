@@ -15,7 +15,15 @@ from fitting.crop.mapping import Mapping
 from fitting.crop.pyramid import find_places
 from fitting.crop.refine import Pair, to_grey
 from fitting.crop.solver import is_repeated
-from fixtures.synthetic.crop_cases import ALTERATIONS, Box, Image, cut, recompressed
+from fixtures.synthetic.crop_cases import (
+    ALTERATIONS,
+    Box,
+    CropCase,
+    Image,
+    cut,
+    recompressed,
+    scene,
+)
 
 WALL = (640, 400)
 
@@ -98,8 +106,9 @@ def test_a_pattern_repeats_although_compression_made_its_tiles_different() -> No
     mapping = Mapping(*box)
     tiles = np.tile(wall(4, 160, 100), (4, 4, 1))
     compressed = recompressed(tiles, 80)
+    room = scene(CropCase("room", box, source_size=WALL), 0)
     for source, exactly, nearly in (
-        (tiles, True, True), (compressed, False, True), (wall(4), False, False),
+        (tiles, True, True), (compressed, False, True), (room, False, False),
     ):  # fmt: skip
         pair = Pair(to_grey(cut(source, box, 256)), to_grey(source))
         assert is_repeated(pair, mapping) == exactly
