@@ -27,13 +27,13 @@ _MIN_PIXELS = 20
 _NEAR = 0.35
 _SHOWN, _HIDDEN, _COVERED = 0.25, 0.05, 0.75
 _FOLLOWS = 0.5
-_STEPS = 3
+_STEPS = 6
 _BORDER_LEVELS = 24
 _LEVELS_OF_CONTRAST = 8
 """A dark crop shows as much in fewer levels."""
 _MATTE_SHARE = 0.02
 _MAX_AMBIGUOUS = 8
-_MIN_LEAD = 3.0
+_MIN_LEAD, _CLEARLY = 3.0, 0.5
 _SEGMENT = 16
 _CUBIC_PX = 3
 """How far, source px, cubic resizing carries the edge of the padding."""
@@ -203,7 +203,9 @@ class PaddingSearch:
     def _lead(self, rim: _Rim, a: Floats, b: Floats) -> float:
         """By how many standard errors one expected rim fits better, where the two differ.
 
-        Pixels beside each other err alike, so segments of the border are counted, not pixels.
+        Pixels beside each other err alike, so segments of the border are counted, not pixels. None
+        leads where the crop is nearly as far from the one as from the other: sharpening, say, was
+        then not understood well enough to tell them apart.
         """
         differs = np.abs(a - b) > _MIN_CONTRAST / 2
         rows, columns = rim.rows[differs], rim.columns[differs]
@@ -217,7 +219,8 @@ class PaddingSearch:
             rows // _SEGMENT * self.pair.crop.shape[1] + columns // _SEGMENT, return_inverse=True
         )
         sums = np.bincount(segment.ravel(), weights=gain)
-        if len(sums) < 2:
+        most = float(np.minimum(np.abs(a - b)[differs], limit).sum())
+        if len(sums) < 2 or abs(float(gain.sum())) < _CLEARLY * most:
             return 0.0
         spread = float(np.std(sums)) * float(np.sqrt(len(sums)))
         return float(sums.sum()) / max(spread, 1e-9)

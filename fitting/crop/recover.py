@@ -321,14 +321,14 @@ class _Recovery:
         left = residual(pairs, mapping)
         if left is None:
             return Refusal("too-little-texture", "too little texture agrees with the source")
-        limits = np.maximum(_MAX_OFF_LATTICE_PX, _SIGNIFICANT * left.edges_error)
-        worst = float(np.max(np.abs(left.edges)))
-        is_off = bool(np.any(np.abs(left.edges) > limits))
-        if is_off:  # noise alone may say so: the pixels themselves decide
-            by_look = off_by_look(pairs, mapping)
-            if by_look is not None:
-                worst = float(np.max(np.abs(by_look)))
-        if is_off and worst > _MAX_OFF_LATTICE_PX:
+        off = np.abs(left.edges)
+        is_off = off > np.maximum(_MAX_OFF_LATTICE_PX, _SIGNIFICANT * left.edges_error)
+        by_look = off_by_look(pairs, mapping) if is_off.any() else None
+        if by_look is not None:  # noise alone may say so: the pixels themselves decide
+            off = np.abs(by_look)
+            is_off &= off > _MAX_OFF_LATTICE_PX
+        if is_off.any():
+            worst = float(off[is_off].max())
             return Refusal(
                 "off-lattice",
                 f"the best edges lie {worst:.2f} px off whole pixels: the crops were resized, "

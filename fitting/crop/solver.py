@@ -57,6 +57,9 @@ _USUAL_SIDE = 512
 _MAX_ENLARGED = 10
 _EXPLAINED = 0.75
 _ALIKE_LEVELS = 6.0
+"""Typical difference up to which two rectangles show the same, compressed differently."""
+_NEARLY_LEVELS = 8.0
+"""Mean difference from which on no neighbour of a mapping can be the one with equal pixels."""
 _ROUGH_SIDE = 128
 _MAX_TWINS = 64
 _LIKELY_PLACE = 0.9
@@ -276,7 +279,7 @@ class Solver:
         """
         if not self._is_equal(pair, mapping):
             pair, mapping = self.best_source(pair, mapping, reach=2)
-        if not self._is_equal(pair, mapping):
+        if not self._is_equal(pair, mapping) and pixel_error(pair, mapping) <= _NEARLY_LEVELS:
             nearest = climb_by_pixels(pair, mapping, self.size)
             if nearest != mapping and self._equal(pair, nearest) is not None:
                 mapping = nearest
