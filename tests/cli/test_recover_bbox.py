@@ -12,15 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from converter.cli.main import main
 from converter.media.images import ImageFiles, decode_image, list_images
 from converter.media.limits import DEFAULT_LIMITS
 from converter.media.torchfile import read_torch
 from converter.registry import no_progress
 from converter.sources.metrical_tracker.lost_bbox import recover_or_say
-from converter.sources.metrical_tracker.reader import read_bbox
 from fitting.crop.sequences import spread
 from fixtures.synthetic.crop_cases import IMPOSSIBLE, SMALL, CropCase, cut, scene, write_case
+from tests.cli.recovering import box_of, recover, write_actor
 from tests.conftest import MakeTrack
 
 CASE = CropCase("small", (300, 780, 30, 510), source_size=SMALL, size=256, n_frames=3)
@@ -30,19 +29,7 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture
 def actor(tmp_path: Path) -> Path:
     """An actor folder that was never tracked: crops and source frames."""
-    folder = tmp_path / "eve"
-    crops, _ = write_case(folder, CASE)
-    crops.rename(folder / "images")
-    return folder
-
-
-def recover(*arguments: object) -> int:
-    return main(["recover-bbox", *map(str, arguments)])
-
-
-def box_of(path: Path) -> tuple[int, int, int, int]:
-    box = read_bbox(path, DEFAULT_LIMITS)
-    return box.x_min, box.x_max, box.y_min, box.y_max
+    return write_actor(tmp_path / "eve", CASE)
 
 
 def test_one_line_says_the_box_the_verdict_and_where_it_is(actor: Path, capsys: Captured) -> None:

@@ -24,6 +24,7 @@ from converter.sources.metrical_tracker.lost_crops import (
 from converter.sources.metrical_tracker.reader import read_bbox
 from converter.track import Image
 from fitting.detectors import require_weights
+from tests.cli.recovering import box_of, recover
 from tests.conftest import MakeTrack
 
 Captured = pytest.CaptureFixture[str]
@@ -33,13 +34,8 @@ SMALL = Size(640, 360), Size(256, 256)
 """Source frames and crops, of the real track and of the synthetic ones."""
 
 
-def recover(*arguments: object) -> int:
-    return main(["recover-bbox", *map(str, arguments)])
-
-
 def edges_of(path: Path) -> Floats:
-    box = read_bbox(path, DEFAULT_LIMITS)
-    return np.array([box.x_min, box.x_max, box.y_min, box.y_max])
+    return np.array(box_of(path))
 
 
 def strip(

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.cli.main import main
 from converter.cli.report import say_refused
-from converter.media.limits import DEFAULT_LIMITS
-from converter.sources.metrical_tracker.reader import read_bbox
-from fixtures.synthetic.crop_cases import SMALL, CropCase, write_case
+from fixtures.synthetic.crop_cases import SMALL, CropCase
+from tests.cli.recovering import box_of, recover, write_actor
 from tests.conftest import MakeTrack
 
 CASE = CropCase("small", (300, 780, 30, 510), source_size=SMALL, size=256, n_frames=2)
@@ -29,10 +27,7 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An actor folder that was never tracked; not to be changed."""
-    folder = tmp_path_factory.mktemp("made") / "eve"
-    crops, _ = write_case(folder, CASE)
-    crops.rename(folder / "images")
-    return folder
+    return write_actor(tmp_path_factory.mktemp("made") / "eve", CASE)
 
 
 @pytest.fixture
@@ -43,15 +38,6 @@ def actors(made: Path, tmp_path: Path) -> Path:
         shutil.copytree(made, top / name)
     shutil.rmtree(top / "bob" / "source")
     return top
-
-
-def recover(*arguments: object) -> int:
-    return main(["recover-bbox", *map(str, arguments)])
-
-
-def box_of(path: Path) -> tuple[int, int, int, int]:
-    box = read_bbox(path, DEFAULT_LIMITS)
-    return box.x_min, box.x_max, box.y_min, box.y_max
 
 
 def test_a_folder_is_searched_and_a_broken_track_is_one_line(
