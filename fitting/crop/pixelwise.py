@@ -19,7 +19,16 @@ from converter.geometry.pixels import Floats, Size
 from converter.media.parallel import ordered_map
 from fitting.crop.linear import least_squares
 from fitting.crop.mapping import Mapping, render_grey
-from fitting.crop.refine import EDGES, SQUARE, Pair, Ranking, climb, ranked, squared
+from fitting.crop.refine import (
+    EDGES,
+    SQUARE,
+    Pair,
+    Ranking,
+    central_differences,
+    climb,
+    ranked,
+    squared,
+)
 
 _SHRINKS = (8, 4, 2, 1)
 _STEPS = 6
@@ -75,13 +84,12 @@ def descend_by_pixels(pair: Pair, edges: Floats) -> Mapping | None:
 def _pixel_step(pair: Pair, base: Mapping) -> Floats | None:
     """One step from ``base`` that keeps the rectangle square: change of the edges."""
     reach = max(1, round(base.size.width / pair.grid.width))
-    flat = pair.render(base).astype(np.float32)
-    columns = [flat, np.ones_like(flat)]
-    for way in SQUARE.T * reach:
-        a, b, c, d = (int(w) for w in way)
-        up = pair.render(base + (a, b, c, d)).astype(np.float32)
-        down = pair.render(base + (-a, -b, -c, -d))
-        columns.append((up - down) / np.float32(2 * reach))
+
+    def view(mapping: Mapping) -> Levels:
+        return pair.render(mapping).astype(np.float32)
+
+    flat = view(base)
+    columns = [flat, np.ones_like(flat), *central_differences(view, base, SQUARE.T, reach)]
     target = pair.small - flat
     weights: Levels | None = None
     for _ in range(2):
@@ -273,13 +281,11 @@ def _costs(pair: Pair, look: Look, mapping: Mapping) -> Levels:
 def _edges_off(pair: Pair, look: Look, mapping: Mapping) -> Floats:
     """One Gauss-Newton step of the four edges, after tone and sharpness were matched."""
     used = pair.covered(look.chosen)
-    here = look(render_grey(pair.source, mapping, pair.output))[used]
-    slopes = []
-    for way in EDGES.astype(np.int64):
-        a, b, c, d = (int(w) for w in way)
-        up = look(render_grey(pair.source, mapping + (a, b, c, d), pair.output))
-        down = look(render_grey(pair.source, mapping + (-a, -b, -c, -d), pair.output))
-        slopes.append((up - down)[used] / 2)
+
+    def view(at: Mapping) -> Levels:
+        return look(render_grey(pair.source, at, pair.output))[used]
+
+    here, slopes = view(mapping), central_differences(view, mapping, EDGES, 1)
     left = pair.crop[used] - here
     weights = (np.abs(left) <= _CUT_OFF * look.spread).astype(np.float32)
     return least_squares(slopes, left, weights)

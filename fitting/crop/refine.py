@@ -9,7 +9,7 @@ on the lattice is tried.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,6 +77,8 @@ class Pair:
         Their positions in their sequences.
     shrink
         By how much crop and re-render are shrunk before they are compared: noise averages out.
+    free_steps
+        What `residual` found for this pair, by mapping.
 
     """
 
@@ -85,6 +87,9 @@ class Pair:
     index: int = 0
     source_index: int = 0
     shrink: int = 1
+    free_steps: dict[Mapping, tuple[Floats, Floats] | None] = field(
+        init=False, default_factory=dict
+    )
     _small: Grey = field(init=False)
     _tiles: Blocks = field(init=False)
     _std: NDArray[np.float32] = field(init=False)
@@ -245,10 +250,7 @@ def _correlation(a: Blocks, b: Blocks) -> NDArray[np.float32]:
 
 
 def _normalised(tiles: NDArray[np.float32]) -> tuple[Blocks, NDArray[np.float32]]:
-    """Blocks with mean 0 and norm 1, made of ``tiles`` themselves; and their deviation.
-
-    In place, because fresh megabytes cost more than the arithmetic.
-    """
+    """Blocks with mean 0 and norm 1, made of ``tiles`` in place; and their standard deviation."""
     tiles -= tiles.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.einsum("bp,bp->b", tiles, tiles))
     tiles /= np.maximum(norm, 1e-3)[:, None]
@@ -266,19 +268,29 @@ def _agreement(correlation: NDArray[np.float32]) -> Agreement:
 # --- continuous: Gauss-Newton -----------------------------------------------------------------
 
 
-def _slopes(
-    pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int, along: Floats = EDGES
+def central_differences(
+    view: Callable[[Mapping], NDArray[np.float32]], base: Mapping, along: Floats, reach: int
 ) -> list[NDArray[np.float32]]:
-    """Change of the chosen blocks per source px along each direction, by central differences."""
+    """Change of what ``view`` makes of a mapping per source px along each direction.
 
-    def blocks(step: NDArray[np.int64]) -> Blocks:
-        a, b, c, d = (int(s) for s in step)
-        return pair.blocks(base + (a, b, c, d), chosen)
+    Parameters
+    ----------
+    view
+        Called with mappings ``reach`` px to both sides of ``base``.
+    base
+        Where the change is taken.
+    along
+        (n, 4) directions, changes of the four edges.
+    reach
+        Step, source px.
 
-    steps = [sign * reach * way.astype(np.int64) for way in along for sign in (1, -1)]
-    rendered = [blocks(step) for step in steps]
-    pairs = zip(rendered[::2], rendered[1::2], strict=True)
-    return [np.asarray((up - down) / (2 * reach), np.float32) for up, down in pairs]
+    """
+    slopes = []
+    for way in along * reach:
+        a, b, c, d = (int(step) for step in way)
+        up, down = view(base + (a, b, c, d)), view(base + (-a, -b, -c, -d))
+        slopes.append(np.asarray((up - down) / (2 * reach), np.float32))
+    return slopes
 
 
 def _solve(slopes: Sequence[Blocks], here: Blocks, target: Blocks) -> Floats:
@@ -295,7 +307,7 @@ def _weights(here: Blocks, target: Blocks) -> NDArray[np.float32]:
 
 def _square_step(pair: Pair, base: Mapping, chosen: NDArray[np.int64], reach: int) -> Floats:
     """One Gauss-Newton step from ``base`` that keeps the rectangle square: change of the edges."""
-    slopes = _slopes(pair, base, chosen, reach, SQUARE.T)
+    slopes = central_differences(lambda m: pair.blocks(m, chosen), base, SQUARE.T, reach)
     return SQUARE @ _solve(slopes, pair.blocks(base, chosen), pair.tiles(chosen))
 
 
@@ -325,11 +337,11 @@ class Residual:
 
 def residual(pairs: Sequence[Pair], mapping: Mapping) -> Residual | None:
     """Fit the four edges and a rotation around ``mapping``; None where too little agrees."""
-    found = []
     for pair in pairs:
-        chosen = pair.choose(mapping)
-        if len(chosen) >= _MIN_BLOCKS:
-            found.append(_free_step(pair, mapping, chosen))
+        if mapping not in pair.free_steps:
+            pair.free_steps[mapping] = _free_step(pair, mapping)
+    steps = [pair.free_steps[mapping] for pair in pairs]
+    found = [step for step in steps if step is not None]
     if not found:
         return None
     solutions, errors = (np.array(values) for values in zip(*found, strict=True))
@@ -344,13 +356,16 @@ def residual(pairs: Sequence[Pair], mapping: Mapping) -> Residual | None:
     )
 
 
-def _free_step(pair: Pair, mapping: Mapping, chosen: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _free_step(pair: Pair, mapping: Mapping) -> tuple[Floats, Floats] | None:
     """Best change of the four edges and rotation, with standard errors, (5,) each.
 
     Pixels of a block err alike, so blocks are what the errors are counted by (the sandwich
-    estimator).
+    estimator). None where too few agree.
     """
-    slopes = _slopes(pair, mapping, chosen, 1)
+    chosen = pair.choose(mapping)
+    if len(chosen) < _MIN_BLOCKS:
+        return None
+    slopes = central_differences(lambda m: pair.blocks(m, chosen), mapping, EDGES, 1)
     width, height = mapping.size.width, mapping.size.height
     across = pair.grid.width // _BLOCK
     inner = np.arange(_BLOCK**2)

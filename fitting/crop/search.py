@@ -150,17 +150,31 @@ class Described:
 
 def match(crop: Features, source: Features, size: Size) -> Estimate | None:
     """Estimate the similarity from features of a crop of ``size``; None if too few agree."""
+    ours, theirs = _matches(crop.descriptors, source.descriptors)
+    return _estimated(crop.points[ours], source.points[theirs], size)
+
+
+def _matches(ours: Descriptors, theirs: Descriptors) -> tuple[list[int], list[int]]:
+    """Positions of features that are like each other, and like no other as much."""
     import cv2
 
-    norm = cv2.NORM_HAMMING if crop.descriptors.dtype == np.uint8 else cv2.NORM_L2
-    if len(crop) < _MIN_INLIERS or len(source) < _MIN_INLIERS:
-        return None
-    pairs = cv2.BFMatcher(norm).knnMatch(crop.descriptors, source.descriptors, k=2)
+    if min(len(ours), len(theirs)) < _MIN_INLIERS:
+        return [], []
+    norm = cv2.NORM_HAMMING if ours.dtype == np.uint8 else cv2.NORM_L2
+    pairs = cv2.BFMatcher(norm).knnMatch(ours, theirs, k=2)
     good = [p[0] for p in pairs if len(p) == 2 and p[0].distance < _RATIO * p[1].distance]
-    if len(good) < _MIN_INLIERS:
+    return [m.queryIdx for m in good], [m.trainIdx for m in good]
+
+
+def _estimated(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], size: Size
+) -> Estimate | None:
+    """Estimate the similarity from points that match; None if too few agree."""
+    import cv2
+
+    if len(ours) < _MIN_INLIERS:
         return None
-    a = crop.points[[m.queryIdx for m in good]].astype(np.float64)
-    b = source.points[[m.trainIdx for m in good]].astype(np.float64)
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
     spread = float(np.median(np.abs(b - np.median(b, axis=0))))
     affine, mask = cv2.estimateAffinePartial2D(
         a, b, method=cv2.RANSAC, ransacReprojThreshold=max(2.0, 0.02 * spread), maxIters=2000
@@ -245,10 +259,10 @@ def find_mirrored(crop: Described, source: Described) -> Iterator[Mirrored]:
     )
     for source_side, crop_side, contrast in _MIRRORED:
         ours, theirs = crop.sift(crop_side, contrast), source.sift(source_side, contrast)
+        here, there = _matches(_mirrored(ours.descriptors), theirs.descriptors)
         for fault, flip, origin, sign in ways:
-            points = (origin + ours.points * sign).astype(np.float32)
-            mirrored = Features(points, _mirrored(ours.descriptors))
-            found = match(mirrored, theirs, size)
+            points = (origin + ours.points[here] * sign).astype(np.float32)
+            found = _estimated(points, theirs.points[there], size)
             if found is not None and abs(found.angle_deg) < _UPRIGHT_DEG:
                 yield Mirrored(fault, np.ascontiguousarray(crop.image[flip]), found)
 

@@ -224,7 +224,7 @@ class Sources:
 
 
 class _Kept(Generic[T]):
-    """Values by position, those used last; may be asked by several threads."""
+    """Values by position, the last that were made; may be asked by several threads."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[int, T] = OrderedDict()
