@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -37,3 +37,8 @@ def ordered_map(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def spread_out(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """``map`` in threads where there is more than one item: a pool costs as much as little work."""
+    return [function(items[0])] if len(items) == 1 else list(ordered_map(function, items))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from converter.geometry.crop import BBox, Crop
 from fitting.crop.certificate import CropCertificate
-from fitting.crop.refine import Agreement
+from fitting.crop.pair import Agreement
 from fitting.crop.solver import Checked, Refusal, Solver, certificate_of, without_content
 
 _REACH = 2

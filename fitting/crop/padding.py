@@ -19,8 +19,8 @@ from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
 from converter.media.parallel import ordered_map
 from fitting.crop.mapping import Grey, Mapping, render_grey
+from fitting.crop.pair import Pair
 from fitting.crop.pixelwise import BLURS, Look, find_look
-from fitting.crop.refine import Pair
 
 _MIN_CONTRAST = 12
 _MIN_PIXELS = 20

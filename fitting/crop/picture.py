@@ -11,7 +11,7 @@ from converter.media.images import encode_image, render_crop
 from converter.track import Frames, Image
 from fitting.crop.certificate import CropCertificate
 from fitting.crop.mapping import Mapping
-from fitting.crop.refine import Pair, to_grey
+from fitting.crop.pair import Pair, to_grey
 
 _TILE = 480
 _AMPLIFIED = 16

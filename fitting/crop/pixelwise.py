@@ -19,16 +19,9 @@ from converter.geometry.pixels import Floats, Size
 from converter.media.parallel import ordered_map
 from fitting.crop.linear import least_squares
 from fitting.crop.mapping import Mapping, render_grey
-from fitting.crop.refine import (
-    EDGES,
-    SQUARE,
-    Pair,
-    Ranking,
-    central_differences,
-    climb,
-    ranked,
-    squared,
-)
+from fitting.crop.pair import Pair
+from fitting.crop.refine import Ranking, climb, ranked, squared
+from fitting.crop.tangent import EDGES, SQUARE, central_differences
 
 _SHRINKS = (8, 4, 2, 1)
 _STEPS = 6
@@ -156,6 +149,7 @@ def rank(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None:
     ranking = climb(pairs, start, source)
     if ranking is None or ranking.certainty >= MIN_CERTAINTY:
         return ranking
+    ranking = climb(pairs, start, source, n_tried=_NEAREST) or ranking
     near = sorted(ranking.costs, key=ranking.costs.__getitem__)[:_NEAREST]
     looks = _looks(pairs, ranking.best)
     by_look = _rank_by_look(looks, [ranking.best, *near])

@@ -22,8 +22,9 @@ from fitting.crop.bare import recover_bare_cut
 from fitting.crop.boxes import name_two_boxes, suspicious
 from fitting.crop.certificate import CropCertificate
 from fitting.crop.mapping import Mapping
+from fitting.crop.pair import Pair
 from fitting.crop.pixelwise import MIN_CERTAINTY, off_by_look, rank
-from fitting.crop.refine import Pair, Ranking, climb, pixel_error, residual
+from fitting.crop.refine import Ranking, climb, pixel_error, residual
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
 from fitting.crop.solver import (
     MIN_BLOCKS,
@@ -44,6 +45,8 @@ _SIGNIFICANT = 4.0
 """Standard errors from which on a shift or a turn is none by chance."""
 _MORE_FRAMES, _N_THOROUGH = 9, 2
 _NEAREST = 16
+_AS_WELL, _LESS = 0.8, 0.03
+"""Share of the blocks of another frame, and correlation below its own, that is as good."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -180,6 +183,8 @@ class _Recovery:
                 return Checked(pair, comparison, crops, pair.agreement(mapping))
         if without_content(pair.crop, solver.crops.name(index)) is not None:
             return self._confirm_bare(first, mapping, index)
+        if self._agrees_as_well(first, mapping, pair):
+            return Checked(pair, comparison, first.crops, pair.agreement(mapping))
         pair, there = solver.best_source(pair.shrunk(first.pair.shrink), mapping, reach=1)
         checked = solver.check(pair, mapping)
         if checked.comparison.max_abs_diff <= 1:
@@ -189,6 +194,23 @@ class _Recovery:
         if there == mapping and agrees(checked.agreement) and not prefers_another:
             return checked
         return self._contradicted(first, mapping, checked, ranking if prefers_another else None)
+
+    def _agrees_as_well(self, first: Checked, mapping: Mapping, pair: Pair) -> bool:
+        """Whether a frame, altered like the first, agrees as well as that one, on whole pixels.
+
+        Then it has no more to say: of its padding nothing is in doubt, and among as many source
+        frames as crops its own is where that of the first was.
+        """
+        settled = first.comparison.max_abs_diff > 1 and len(first.crops) == 1
+        if not settled or len(self._solver.crops) != len(self._solver.sources):
+            return False
+        here, there = pair.agreement(mapping), first.agreement
+        if here.n_blocks < there.n_blocks * _AS_WELL or not agrees(here):
+            return False
+        if min(here.share - there.share, here.median - there.median) < -_LESS:
+            return False
+        left = residual([pair], mapping)
+        return left is not None and bool(np.max(np.abs(left.edges)) < _MAX_OFF_LATTICE_PX)
 
     def _confirm_bare(
         self, first: Checked, mapping: Mapping, index: int

@@ -6,7 +6,7 @@ scales are looked at in order to name what is wrong with a crop that has no answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,19 +23,14 @@ if TYPE_CHECKING:
 
 _RATIO = 0.8
 _MIN_INLIERS = 8
-_ORB_SIDES = (960, 256)
-_ORB_THRESHOLDS = (20, 7)
-"""FAST's, grey levels: the lower one finds corners of faint texture, at twice the cost."""
-_SIFT = ((480, 256, 0.04), (800, 512, 0.04), (1600, 512, 0.01), (400, 512, 0.01))
-"""Longer side of the source and of the crop, px, and SIFT's contrast threshold."""
-_USUAL = _SIFT[1]
-_MIRRORED = (_USUAL, _SIFT[2])
 _MAX_FEATURES = 1500
 _SAME_PX = 1.0
 _MANY_INLIERS, _MOST = 40, 0.5
 _N_BINS = 8
 """Orientations of each of SIFT's 4 x 4 cells."""
 _UPRIGHT_DEG = 45.0
+_MIN_RANGE = 160
+"""Grey levels that most of an image spans; one of fewer is stretched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +64,33 @@ class Estimate:
         return self.n_inliers >= _MANY_INLIERS and self.share >= _MOST
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to look: ORB, which costs a twentieth of SIFT's time and matches less, or SIFT.
+
+    Attributes
+    ----------
+    source_side, crop_side
+        Longer sides, px, to which the images are made smaller.
+    limit
+        What is no feature: below FAST's threshold, grey levels, or SIFT's contrast.
+    is_sift
+        SIFT, not ORB.
+
+    """
+
+    source_side: int
+    crop_side: int
+    limit: float
+    is_sift: bool = True
+
+
+QUICK = (Attempt(960, 256, 20, False), Attempt(960, 256, 7, False), Attempt(480, 256, 0.04))
+_USUAL = Attempt(800, 512, 0.04)
+USUAL = (*QUICK, _USUAL)
+_FINE = Attempt(1600, 512, 0.01)
+THOROUGH = (_FINE, Attempt(400, 512, 0.01))
+
 Descriptors = NDArray[np.float32] | NDArray[np.uint8]
 
 
@@ -88,48 +110,32 @@ class Described:
 
     def __init__(self, image: Grey) -> None:
         self.image = image
-        self._sift: dict[tuple[int, float], Features] = {}
-        self._orb: dict[tuple[int, int], Features] = {}
+        self._features: dict[tuple[int, float, bool], Features] = {}
 
     @property
     def size(self) -> Size:
         """Size of the image."""
         return Size.of(self.image)
 
-    def sift(self, side: int, contrast: float) -> Features:
-        """SIFT features of the image scaled down to ``side`` px on its longer side, in its own px.
-
-        ``contrast`` is SIFT's threshold; what is below it is no feature.
-        """
-        import cv2
-
-        key = min(side, max(self.image.shape)), contrast
-        if key not in self._sift:
-            small = self._scaled(side)
-            # A dark frame has features once its range is used.
-            low, high = np.percentile(small, (1, 99))
-            if 0 < high - low < 160:
-                small = np.clip((small.astype(np.float32) - low) * (255 / (high - low)), 0, 255)
-                small = small.astype(np.uint8)
-            sift = cv2.SIFT.create(_MAX_FEATURES, contrastThreshold=contrast)
-            self._sift[key] = self._found(small, *sift.detectAndCompute(small, None))
-        return self._sift[key]
-
     @property
     def n_features(self) -> int:
         """Number of SIFT features of a crop at the usual size."""
-        return len(self.sift(*_USUAL[1:]))
+        return len(self.features(_USUAL.crop_side, _USUAL))
 
-    def orb(self, side: int, threshold: int) -> Features:
-        """ORB features: a twentieth of SIFT's time, fewer that match."""
+    def features(self, side: int, attempt: Attempt) -> Features:
+        """Features of the image scaled down to ``side`` px on its longer side, in its own px."""
         import cv2
 
-        key = min(side, max(self.image.shape)), threshold
-        if key not in self._orb:
-            small = self._scaled(side)
-            orb = cv2.ORB.create(_MAX_FEATURES, fastThreshold=threshold)
-            self._orb[key] = self._found(small, *orb.detectAndCompute(small, None))
-        return self._orb[key]
+        key = min(side, max(self.image.shape)), attempt.limit, attempt.is_sift
+        if key not in self._features:
+            small = _stretched(self._scaled(side))
+            detector: cv2.Feature2D = (
+                cv2.SIFT.create(_MAX_FEATURES, contrastThreshold=attempt.limit)
+                if attempt.is_sift
+                else cv2.ORB.create(_MAX_FEATURES, fastThreshold=int(attempt.limit))
+            )
+            self._features[key] = self._found(small, *detector.detectAndCompute(small, None))
+        return self._features[key]
 
     def _scaled(self, side: int) -> Grey:
         import cv2
@@ -146,6 +152,16 @@ class Described:
         factor = np.array(self.image.shape[::-1]) / small.shape[::-1]
         points = (np.array([k.pt for k in keypoints]) + 0.5) * factor
         return Features(points.astype(np.float32), descriptors)
+
+
+def _stretched(image: Grey) -> Grey:
+    """A dark image over all levels: it has features once its range is used."""
+    share = np.cumsum(np.bincount(image.ravel(), minlength=256)) / image.size
+    low, high = (int(np.searchsorted(share, part)) for part in (0.01, 0.99))
+    if not 0 < high - low < _MIN_RANGE:
+        return image
+    levels = np.clip((np.arange(256) - low) * (255 / (high - low)), 0, 255)
+    return np.asarray(levels.astype(np.uint8)[image], np.uint8)
 
 
 def match(crop: Features, source: Features, size: Size) -> Estimate | None:
@@ -200,34 +216,30 @@ def _aligned(a: Floats, b: Floats, size: Size, share: float) -> Estimate:
     return Estimate(edges, float(np.degrees(angle)), stretch, len(a), share)
 
 
-def estimates(crop: Described, source: Described, *, thorough: bool = True) -> Iterator[Estimate]:
-    """Yield where the crop may lie, by features that cost little first; nothing where none match.
+def estimates(
+    crop: Described, source: Described, attempts: Sequence[Attempt], known: list[Estimate]
+) -> Iterator[Estimate]:
+    """Yield where the crop may lie, by one attempt after the other; nothing where none match.
 
-    Estimates that say what one before them said are left out, and those that take long if it is
-    not to be ``thorough``.
+    Estimates are added to those ``known``; what one of them says already is left out.
     """
-    known: list[Estimate] = []
-    for ours, theirs in _attempts(crop, source, _SIFT if thorough else _SIFT[:1]):
-        found = match(ours, theirs, crop.size)
+    for attempt in attempts:
+        found = match(*_both(crop, source, attempt), crop.size)
         if found is not None and not any(_alike(found, other) for other in known):
             known.append(found)
             yield found
 
 
-def _attempts(
-    crop: Described, source: Described, sift: Sequence[tuple[int, int, float]]
-) -> Iterator[tuple[Features, Features]]:
-    for threshold in _ORB_THRESHOLDS:
-        yield crop.orb(_ORB_SIDES[1], threshold), source.orb(_ORB_SIDES[0], threshold)
-    for source_side, crop_side, contrast in sift:
-        # Both at once: detection runs on one core.
-        jobs = (partial(crop.sift, crop_side), partial(source.sift, source_side))
-        ours, theirs = ordered_map(partial(_with, contrast), jobs)
-        yield ours, theirs
+def _both(crop: Described, source: Described, attempt: Attempt) -> tuple[Features, Features]:
+    """Features of both images, found at once where that takes long: detection runs on one core."""
+    jobs = ((crop, attempt.crop_side), (source, attempt.source_side))
+    find = partial(_features, attempt)
+    ours, theirs = ordered_map(find, jobs) if attempt.is_sift else map(find, jobs)
+    return ours, theirs
 
 
-def _with(contrast: float, find: Callable[[float], Features]) -> Features:
-    return find(contrast)
+def _features(attempt: Attempt, job: tuple[Described, int]) -> Features:
+    return job[0].features(job[1], attempt)
 
 
 def _alike(a: Estimate, b: Estimate) -> bool:
@@ -246,8 +258,8 @@ class Mirrored:
     estimate: Estimate
 
 
-def find_mirrored(crop: Described, source: Described) -> Iterator[Mirrored]:
-    """Yield where a mirror image of the crop may lie.
+def find_mirrored(crop: Described, source: Described, *, thorough: bool) -> Iterator[Mirrored]:
+    """Yield where a mirror image of the crop may lie, by features that were looked for anyway.
 
     The features of a mirror image are those of the image, mirrored: both directions look alike to
     SIFT, and differ by half a turn.
@@ -257,14 +269,13 @@ def find_mirrored(crop: Described, source: Described) -> Iterator[Mirrored]:
         ("mirrored left to right", np.s_[:, ::-1], np.array([size.width, 0]), [-1, 1]),
         ("mirrored top to bottom", np.s_[::-1], np.array([0, size.height]), [1, -1]),
     )
-    for source_side, crop_side, contrast in _MIRRORED:
-        ours, theirs = crop.sift(crop_side, contrast), source.sift(source_side, contrast)
-        here, there = _matches(_mirrored(ours.descriptors), theirs.descriptors)
-        for fault, flip, origin, sign in ways:
-            points = (origin + ours.points[here] * sign).astype(np.float32)
-            found = _estimated(points, theirs.points[there], size)
-            if found is not None and abs(found.angle_deg) < _UPRIGHT_DEG:
-                yield Mirrored(fault, np.ascontiguousarray(crop.image[flip]), found)
+    ours, theirs = _both(crop, source, _FINE if thorough else _USUAL)
+    here, there = _matches(_mirrored(ours.descriptors), theirs.descriptors)
+    for fault, flip, origin, sign in ways:
+        points = (origin + ours.points[here] * sign).astype(np.float32)
+        found = _estimated(points, theirs.points[there], size)
+        if found is not None and abs(found.angle_deg) < _UPRIGHT_DEG:
+            yield Mirrored(fault, np.ascontiguousarray(crop.image[flip]), found)
 
 
 def _mirrored(descriptors: Descriptors) -> Descriptors:

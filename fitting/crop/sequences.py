@@ -19,7 +19,7 @@ from converter.media.parallel import n_cores, ordered_map
 from converter.track import Frames, Image
 from fitting.crop.certificate import CropImage
 from fitting.crop.mapping import Grey
-from fitting.crop.refine import to_grey
+from fitting.crop.pair import to_grey
 from fitting.crop.search import Described
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,11 +25,10 @@ from fitting.crop.certificate import (
 )
 from fitting.crop.mapping import Grey, Mapping, render_grey
 from fitting.crop.padding import PaddingSearch, border, padded
+from fitting.crop.pair import Agreement, Pair
 from fitting.crop.pixelwise import descend_by_pixels
 from fitting.crop.pyramid import Place, find_places
 from fitting.crop.refine import (
-    Agreement,
-    Pair,
     Ranking,
     climb,
     climb_by_pixels,
@@ -37,7 +36,15 @@ from fitting.crop.refine import (
     pixel_error,
     squared,
 )
-from fitting.crop.search import Estimate, estimates, find_mirrored
+from fitting.crop.search import (
+    QUICK,
+    THOROUGH,
+    USUAL,
+    Attempt,
+    Estimate,
+    estimates,
+    find_mirrored,
+)
 from fitting.crop.sequences import Crops, Sources
 
 # Right crops agree in at least 0.69 (noise of 10 grey levels) and 0.915, wrong ones in at most
@@ -60,6 +67,8 @@ _ALIKE_LEVELS = 6.0
 """Typical difference up to which two rectangles show the same, compressed differently."""
 _NEARLY_LEVELS = 8.0
 """Mean difference from which on no neighbour of a mapping can be the one with equal pixels."""
+_CERTAINLY = 8.0
+"""Standard errors to the next mapping from which on correlation does not miss by a pixel."""
 _ROUGH_SIDE = 128
 _MAX_TWINS = 64
 _LIKELY_PLACE = 0.9
@@ -132,6 +141,7 @@ class Solver:
         self.size = sources.frames.size
         self.output = crops.frames.size
         self._found_places: dict[int, list[Place]] = {}
+        self._checked: dict[tuple[int, int, int, Mapping], Checked] = {}
         self._compared: dict[tuple[int, int, Crop], Comparison] = {}
 
     def guess(self, index: int) -> int:
@@ -144,19 +154,21 @@ class Solver:
         if refusal is not None:
             blank = refusal.cause == "blank"
             return refusal if blank else self._by_pixels_alone(index) or refusal
-        found, known = self._locate(index)
-        return (
-            (None if found is None else self._proved(*found))
-            or self._fault(index, known)
-            or self._by_pixels_alone(index)
-            or self._nothing_found(index)
-        )
+        known: list[Estimate] = []
+        for attempts in (USUAL, THOROUGH):
+            found = self._locate(index, attempts, known)
+            proved = None if found is None else self._proved(*found)
+            # What can be proved to be a fault is looked for before what takes long.
+            done = proved or self._fault(index, known, thorough=attempts is THOROUGH)
+            if done is not None:
+                return done
+        return self._by_pixels_alone(index) or self._nothing_found(index)
 
     def solve_quickly(self, index: int) -> Checked | None:
         """As `solve`, by features that cost little; None where they do not lead to an answer."""
         if without_content(self.crops.grey(index), self.crops.name(index)) is not None:
             return None
-        found, _ = self._locate(index, thorough=False)
+        found = self._locate(index, QUICK, [])
         return None if found is None else self._proved(*found)
 
     def _by_pixels_alone(self, index: int) -> Checked | None:
@@ -208,36 +220,36 @@ class Solver:
         return [guess + s for s in steps if 0 <= guess + s < len(self.sources)]
 
     def _locate(
-        self, index: int, *, thorough: bool = True
-    ) -> tuple[tuple[Pair, Mapping] | None, list[Estimate]]:
-        """Descend and climb from estimates until the result agrees; what was estimated as well.
+        self, index: int, attempts: Sequence[Attempt], known: list[Estimate]
+    ) -> tuple[Pair, Mapping] | None:
+        """Descend and climb from estimates until the result agrees.
 
-        Features that cost little come first: what they lead to has to agree like anything else.
-        Nothing that takes long is tried if it is not to be ``thorough``.
+        What is estimated is added to what is ``known``. Where the last attempts end, the frames
+        beside the guessed one and likely places are tried.
         """
         here, *beside = self.near(index, 1)
         pair = self.pair(index, here)
-        known: list[Estimate] = []
         crop, source = self.crops.described(index), self.sources.described(here)
-        for estimate in estimates(crop, source, thorough=thorough):
-            known.append(estimate)
+        for estimate in estimates(crop, source, attempts, known):
             if estimate.is_certain and _is_askew(estimate):
-                return None, known
+                return None
             found = None if _is_askew(estimate) else self._settle(pair, estimate.edges)
             if found is not None:
-                return found, known
+                return found
+        if attempts is not THOROUGH:
+            return None
         upright = [estimate for estimate in known if not _is_askew(estimate)]
         if upright:
             best = max(upright, key=lambda e: e.n_inliers)
             for there in beside:
                 found = self._settle(self.pair(index, there), best.edges)
                 if found is not None:
-                    return found, known
-        for place in self._places(index) if thorough else ():
+                    return found
+        for place in self._places(index):
             found = self._settle_at(pair, place.edges)
             if found is not None and _is_the_place(*found):
-                return found, known
-        return None, known
+                return found
+        return None
 
     def _places(self, index: int) -> list[Place]:
         """Likely places of a crop in its source frame, whether it has features or not."""
@@ -278,11 +290,15 @@ class Solver:
         then the neighbour with the smallest differences is tried.
         """
         if not self._is_equal(pair, mapping):
+            self.sources.prefetch(self._beside(pair, 2))
+            self.check(pair, mapping)  # most likely what is asked for below; others are read by now
             pair, mapping = self.best_source(pair, mapping, reach=2)
         if not self._is_equal(pair, mapping) and pixel_error(pair, mapping) <= _NEARLY_LEVELS:
-            nearest = climb_by_pixels(pair, mapping, self.size)
-            if nearest != mapping and self._equal(pair, nearest) is not None:
-                mapping = nearest
+            ranking = climb([pair], mapping, self.size)
+            if ranking is None or ranking.certainty < _CERTAINLY:
+                nearest = climb_by_pixels(pair, mapping, self.size)
+                if nearest != mapping and self._equal(pair, nearest) is not None:
+                    mapping = nearest
         checked = self.check(pair, mapping)
         return checked if agrees(checked.agreement) else None
 
@@ -298,12 +314,10 @@ class Solver:
         """
         best, where, score = pair, mapping, pair.similarity(mapping)
         tried = {pair.source_index}
-        centres = {pair.source_index, *self._by_rate(pair.index)}
-        while centres:
-            near = {c + k for c in centres for k in range(-reach, reach + 1)}
-            new = sorted(j for j in near - tried if 0 <= j < len(self.sources))
+        new = self._beside(pair, reach)
+        while new:
             tried.update(new)
-            centres = set()
+            centres: set[int] = set()
             self.sources.prefetch(new)
             others = [self.pair(pair.index, j).shrunk(pair.shrink) for j in new]
             for other, (here, found) in zip(
@@ -312,10 +326,20 @@ class Solver:
                 if found > score:
                     best, where, score = other, here, found
                     centres = {other.source_index}
+            new = self._around(centres, tried, reach)
         if best is pair:
             return pair, mapping
         ranking = climb([best], where, self.size)
         return (best, ranking.best) if ranking is not None else (pair, mapping)
+
+    def _beside(self, pair: Pair, reach: int) -> list[int]:
+        """Source frames around that of a pair, and around the one that the frame rates tell."""
+        own = pair.source_index
+        return self._around({own, *self._by_rate(pair.index)}, {own}, reach)
+
+    def _around(self, centres: Collection[int], tried: Collection[int], reach: int) -> list[int]:
+        near = {c + k for c in centres for k in range(-reach, reach + 1)}
+        return sorted(j for j in near if 0 <= j < len(self.sources) and j not in tried)
 
     def _moved(self, mapping: Mapping, pair: Pair) -> tuple[Mapping, float]:
         """The mapping near ``mapping`` that fits best, found at a small size first; how well."""
@@ -337,9 +361,13 @@ class Solver:
         return [round(index * (n_sources - 1) / (n_crops - 1))] if n_crops < n_sources else []
 
     def check(self, pair: Pair, mapping: Mapping) -> Checked:
-        """Settle the padding under a mapping, and compare every pixel."""
-        padding = self._padding(pair, mapping)
-        return Checked(pair, padding.comparison, padding.crops, pair.agreement(mapping))
+        """Settle the padding under a mapping, and compare every pixel; kept."""
+        key = pair.index, pair.source_index, pair.shrink, mapping
+        if key not in self._checked:
+            padding = self._padding(pair, mapping)
+            agreement = pair.agreement(mapping)
+            self._checked[key] = Checked(pair, padding.comparison, padding.crops, agreement)
+        return self._checked[key]
 
     # --- padding ------------------------------------------------------------------------------
 
@@ -412,25 +440,26 @@ class Solver:
 
     # --- what went wrong ----------------------------------------------------------------------
 
-    def _fault(self, index: int, known: Sequence[Estimate]) -> Refusal | None:
+    def _fault(self, index: int, known: Sequence[Estimate], *, thorough: bool) -> Refusal | None:
         """Name what was done to a crop that fits nowhere, where that can be proved."""
         name, source_index = self.crops.name(index), self.guess(index)
         pair = self.pair(index, source_index)
         if self.is_whole_frame(pair):
             return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
+        estimate = max(known, key=lambda e: (e.is_certain, e.n_inliers), default=None)
+        if estimate is not None and estimate.is_certain and _is_askew(estimate):
+            return rotated(name, estimate.angle_deg)
         crop, source = self.crops.described(index), self.sources.described(source_index)
-        for found in find_mirrored(crop, source):
+        for found in find_mirrored(crop, source, thorough=thorough):
             flipped = Pair(found.upright, pair.source, index, source_index)
             if self._settle(flipped, found.estimate.edges) is not None:
                 return Refusal("mirrored", f"{name} is {found.fault}")
-        estimate = max(known, key=lambda e: e.n_inliers, default=None)
-        if estimate is not None and estimate.n_inliers >= _MANY_INLIERS:
-            if abs(estimate.angle_deg) > _MAX_ANGLE_DEG:
-                return rotated(name, estimate.angle_deg)
-            if _MAX_STRETCH < abs(estimate.stretch - 1) < 1:
-                return Refusal(
-                    "stretched", f"{name} is stretched by {estimate.stretch:.3f} in width"
-                )
+        if not thorough or estimate is None or estimate.n_inliers < _MANY_INLIERS:
+            return None
+        if abs(estimate.angle_deg) > _MAX_ANGLE_DEG:
+            return rotated(name, estimate.angle_deg)
+        if _MAX_STRETCH < abs(estimate.stretch - 1) < 1:
+            return Refusal("stretched", f"{name} is stretched by {estimate.stretch:.3f} in width")
         return None
 
     def _nothing_found(self, index: int) -> Refusal:
@@ -452,7 +481,7 @@ class Solver:
     def angle_deg(self, pair: Pair) -> float | None:
         """By how much a crop is turned against its source frame; None if that is not known."""
         crop, source = self.crops.described(pair.index), self.sources.described(pair.source_index)
-        estimate = next(estimates(crop, source), None)
+        estimate = next(estimates(crop, source, USUAL, []), None)
         return None if estimate is None else estimate.angle_deg
 
     def is_whole_frame(self, pair: Pair) -> bool:

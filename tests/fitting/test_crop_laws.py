@@ -17,8 +17,9 @@ from converter.media.images import ImageFiles, list_images, render_crop
 from fitting.crop import CropCertificate, recover_crop
 from fitting.crop.certificate import CropImage, compare, is_legal
 from fitting.crop.mapping import Mapping, render_grey
+from fitting.crop.pair import Pair, to_grey
 from fitting.crop.pixelwise import MIN_CERTAINTY, rank
-from fitting.crop.refine import Pair, climb, descend, residual, to_grey
+from fitting.crop.refine import climb, descend, residual
 from fixtures.synthetic.crop_cases import (
     ALTERATIONS,
     CropCase,

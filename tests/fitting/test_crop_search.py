@@ -18,9 +18,17 @@ from converter.media.video import VideoFrames
 from fitting.crop.certificate import CropImage, compare
 from fitting.crop.linear import least_squares
 from fitting.crop.mapping import Grey
+from fitting.crop.pair import to_grey
 from fitting.crop.pyramid import find_places
-from fitting.crop.refine import to_grey
-from fitting.crop.search import Described, estimates, find_mirrored
+from fitting.crop.search import (
+    QUICK,
+    THOROUGH,
+    USUAL,
+    Described,
+    Estimate,
+    estimates,
+    find_mirrored,
+)
 from fitting.crop.sequences import Sources
 from fixtures.synthetic.crop_cases import CropCase, cut, scene
 
@@ -36,10 +44,22 @@ def off(edges: np.ndarray) -> float:
 
 
 def test_every_estimate_of_a_plain_crop_is_near_and_says_something_new() -> None:
-    found = list(estimates(Described(CROP), SOURCE))
-    assert found
+    known: list[Estimate] = []
+    usual = list(estimates(Described(CROP), SOURCE, USUAL, known))
+    found = usual + list(estimates(Described(CROP), SOURCE, THOROUGH, known))
+    assert usual
+    assert found == known
     assert all(off(e.edges) < 4 for e in found)
     assert all(np.max(np.abs(a.edges - b.edges)) > 1 for a in found for b in found if a is not b)
+
+
+def test_a_dark_crop_is_found_by_quick_features() -> None:
+    dark = (
+        Described((CROP * 0.12).astype(np.uint8)),
+        Described((SOURCE.image * 0.12).astype(np.uint8)),
+    )
+    found = next(estimates(*dark, QUICK[:1], []))
+    assert off(found.edges) < 4
 
 
 @pytest.mark.parametrize(
@@ -48,14 +68,16 @@ def test_every_estimate_of_a_plain_crop_is_near_and_says_something_new() -> None
 )
 def test_a_mirror_image_is_found_by_its_features(flip: tuple[slice, ...], fault: str) -> None:
     mirrored: Grey = np.ascontiguousarray(CROP[flip])
-    found = next(find_mirrored(Described(mirrored), SOURCE))
+    found = next(find_mirrored(Described(mirrored), SOURCE, thorough=False))
     assert found.fault == fault
     assert np.array_equal(found.upright, CROP)
     assert off(found.estimate.edges) < 4
 
 
 def test_an_upright_crop_is_no_mirror_image_of_its_place() -> None:
-    assert all(off(m.estimate.edges) > 40 for m in find_mirrored(Described(CROP), SOURCE))
+    for thorough in (False, True):
+        found = find_mirrored(Described(CROP), SOURCE, thorough=thorough)
+        assert all(off(m.estimate.edges) > 40 for m in found)
 
 
 def test_places_are_found_in_the_small_source_and_in_the_large_one() -> None:

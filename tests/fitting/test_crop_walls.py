@@ -12,8 +12,8 @@ from converter.geometry.crop import BBox
 from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
 from fitting.crop.mapping import Mapping
+from fitting.crop.pair import Pair, to_grey
 from fitting.crop.pyramid import find_places
-from fitting.crop.refine import Pair, to_grey
 from fitting.crop.solver import is_repeated
 from fixtures.synthetic.crop_cases import (
     ALTERATIONS,
