@@ -41,4 +41,4 @@ def ordered_map(
 
 def spread_out(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """``map`` in threads where there is more than one item: a pool costs as much as little work."""
-    return [function(items[0])] if len(items) == 1 else list(ordered_map(function, items))
+    return [function(i) for i in items] if len(items) <= 1 else list(ordered_map(function, items))

@@ -35,6 +35,8 @@ _MIN_PIXELS = 20
 _MIN_BLOCKS = 8
 MIN_CERTAINTY = 3.5
 """Standard errors between the best mapping and the next from which on it is taken for certain."""
+CERTAINLY = 8.0
+"""Standard errors in one frame that need no other frame."""
 _NO_MATTE = 0.8
 _NEAREST, _NEAREST_AGAIN = 16, 8
 _AS_WELL = 2.5
@@ -146,7 +148,9 @@ def rank(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None:
     The ranking that is surer; None where too little agrees.
 
     """
-    ranking = climb(pairs, start, source)
+    ranking = climb(pairs[:1], start, source)
+    if ranking is None or ranking.certainty < CERTAINLY:
+        ranking = climb(pairs, start, source)
     if ranking is None or ranking.certainty >= MIN_CERTAINTY:
         return ranking
     ranking = climb(pairs, start, source, n_tried=_NEAREST) or ranking

@@ -8,6 +8,7 @@ that a frame contradicts.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 
 from converter.errors import MissingInputError
 from converter.geometry.crop import BBox
+from converter.media.images import ImageFiles
 from converter.media.parallel import ordered_map
 from converter.track import Frames
 from fitting.crop.bare import recover_bare_cut
@@ -45,6 +47,7 @@ _SIGNIFICANT = 4.0
 """Standard errors from which on a shift or a turn is none by chance."""
 _MORE_FRAMES, _N_THOROUGH = 9, 2
 _NEAREST = 16
+_BESIDE = 2
 _AS_WELL, _LESS = 0.8, 0.03
 """Share of the blocks of another frame, and correlation below its own, that is as good."""
 
@@ -95,37 +98,63 @@ def recover_crop(
         if len(frames) == 0:
             raise MissingInputError(what, "at least one image", "none")
     guessed = guess_sources(crops, sources) if guesses is None else list(guesses)
-    with Sources(sources) as open_sources:
+    with Sources(sources) as open_sources, ThreadPoolExecutor(1, "uncrop") as aside:
         picks = spread(len(crops), n_frames)
-        solver = Solver(Crops(crops, picks), open_sources, guessed)
+        beside = {i + k for i in picks for k in range(-_BESIDE, _BESIDE + 1)}
+        solver = Solver(Crops(crops, beside), open_sources, guessed)
         if crops.size.width != crops.size.height:
             return recover_bare_cut(solver, picks)
+        picks = sorted({*picks, *(i for i in hints if 0 <= i < len(crops))})
         open_sources.begin([solver.guess(i) for i in _from_the_middle(picks)])
-        looked_at = [*hints, *suspicious(solver.crops)]
-        picks = sorted({*picks, *(i for i in looked_at if 0 <= i < len(crops))})
-        return _Recovery(solver, picks, progress).run()
+        suspects = aside.submit(_suspects, solver, picks)
+        return _Recovery(solver, picks, suspects, progress).run()
+
+
+def _suspects(solver: Solver, picks: Sequence[int]) -> list[int]:
+    """Crops to look at as well: read where sources are files once these are, on a core then free.
+
+    A video is read in one pass, for which all that is wanted of it has to be known soon.
+    """
+    if not isinstance(solver.sources.frames, ImageFiles):
+        return suspicious(solver.crops)
+    for pick in _from_the_middle(picks):
+        solver.sources.image(solver.guess(pick))
+    return suspicious(solver.crops, workers=1)
 
 
 class _Recovery:
     """All frames of one track: one solved, others held against it, and the verdict."""
 
-    def __init__(self, solver: Solver, picks: list[int], progress: Progress | None) -> None:
+    def __init__(
+        self,
+        solver: Solver,
+        picks: list[int],
+        suspects: Future[list[int]],
+        progress: Progress | None,
+    ) -> None:
         self._solver = solver
         self._picks = picks
+        self._suspects = suspects
         self._progress = progress
 
     def run(self) -> CropCertificate:
-        wanted = [self._solver.guess(i) for i in _from_the_middle(self._picks)]
-        self._solver.sources.prefetch(wanted)
+        if not isinstance(self._solver.sources.frames, ImageFiles):  # a video is read in one pass
+            self._look_at_suspects()
         first = self._first()
         if isinstance(first, Refusal):
             return first.certificate()
         self._report(1)
+        self._look_at_suspects()
         mapping = Mapping.of_crop(first.crops[0])
         checked = self._others(first, mapping)
         if isinstance(checked, Refusal):
             return checked.certificate()
         return self._verdict(mapping, [first, *checked])
+
+    def _look_at_suspects(self) -> None:
+        self._picks = sorted({*self._picks, *self._suspects.result()})
+        wanted = [self._solver.guess(i) for i in _from_the_middle(self._picks)]
+        self._solver.sources.prefetch(wanted)
 
     def _report(self, done: int) -> None:
         if self._progress is not None:
@@ -183,9 +212,10 @@ class _Recovery:
                 return Checked(pair, comparison, crops, pair.agreement(mapping))
         if without_content(pair.crop, solver.crops.name(index)) is not None:
             return self._confirm_bare(first, mapping, index)
+        pair = pair.shrunk(first.pair.shrink)
         if self._agrees_as_well(first, mapping, pair):
             return Checked(pair, comparison, first.crops, pair.agreement(mapping))
-        pair, there = solver.best_source(pair.shrunk(first.pair.shrink), mapping, reach=1)
+        pair, there = solver.best_source(pair, mapping, reach=1)
         checked = solver.check(pair, mapping)
         if checked.comparison.max_abs_diff <= 1:
             return checked
@@ -202,7 +232,7 @@ class _Recovery:
         frames as crops its own is where that of the first was.
         """
         settled = first.comparison.max_abs_diff > 1 and len(first.crops) == 1
-        if not settled or len(self._solver.crops) != len(self._solver.sources):
+        if not settled or not self._solver.is_one_to_one:
             return False
         here, there = pair.agreement(mapping), first.agreement
         if here.n_blocks < there.n_blocks * _AS_WELL or not agrees(here):

@@ -21,10 +21,11 @@ from fitting.crop.tangent import SQUARE, by_renders, by_slopes
 
 _FAR_STEPS, _STEPS = 2, 10
 _LOOSELY = 0.3
+_NEXT_TO_NONE_PX = 0.15
 _ENOUGH = 128
 """Blocks that a step is taken by."""
 _CLIMBS = 12
-_TRIED = 12
+_TRIED = 14
 """Neighbours that are rendered, of some 50: the best ones, as far as the tangent tells."""
 
 # --- continuous: Gauss-Newton -----------------------------------------------------------------
@@ -76,9 +77,16 @@ def residual(pairs: Sequence[Pair], mapping: Mapping) -> Residual | None:
 
 
 def _free_step(pair: Pair, mapping: Mapping, chosen: Numbers) -> tuple[Floats, Floats]:
-    """Best change of the edges and rotation under which ``chosen`` agree, and its errors; kept."""
+    """Best change of the edges and rotation under which ``chosen`` agree, and its errors; kept.
+
+    Slopes overrate changes: where they find next to none, there is none.
+    """
     if mapping not in pair.free_steps:
-        pair.free_steps[mapping] = by_renders(pair, mapping, chosen).step_with_errors()
+        step = by_slopes(pair, mapping, chosen).step_with_errors()
+        corner = step[0][4] * max(mapping.size.width, mapping.size.height)
+        if max(abs(corner), *np.abs(step[0][:4])) > _NEXT_TO_NONE_PX:
+            step = by_renders(pair, mapping, chosen).step_with_errors()
+        pair.free_steps[mapping] = step
     return pair.free_steps[mapping]
 
 

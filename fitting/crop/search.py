@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 _RATIO = 0.8
 _MIN_INLIERS = 8
-_MAX_FEATURES = 1500
+_MAX_FEATURES, _MAX_QUICK = 1500, 1000
 _SAME_PX = 1.0
 _MANY_INLIERS, _MOST = 40, 0.5
 _N_BINS = 8
 """Orientations of each of SIFT's 4 x 4 cells."""
 _UPRIGHT_DEG = 45.0
+_SMOOTH, _ROUNDED = 0.025, 0.35
+"""What a quarter of an image's size may lose: share of its deviation; grey levels."""
 _MIN_RANGE = 160
 """Grey levels that most of an image spans; one of fewer is stretched."""
 
@@ -85,11 +87,12 @@ class Attempt:
     is_sift: bool = True
 
 
-QUICK = (Attempt(960, 256, 20, False), Attempt(960, 256, 7, False), Attempt(480, 256, 0.04))
-_USUAL = Attempt(800, 512, 0.04)
-USUAL = (*QUICK, _USUAL)
-_FINE = Attempt(1600, 512, 0.01)
-THOROUGH = (_FINE, Attempt(400, 512, 0.01))
+_SMALL, _USUAL = Attempt(480, 256, 0.04), Attempt(800, 512, 0.04)
+_FINE, _COARSE = Attempt(1600, 512, 0.01), Attempt(400, 512, 0.01)
+FAST = (Attempt(960, 256, 20, False), Attempt(960, 256, 7, False))
+USUAL = (_SMALL, _USUAL)
+THOROUGH = (_FINE, _COARSE)
+QUICK = (*FAST, _SMALL)
 
 Descriptors = NDArray[np.float32] | NDArray[np.uint8]
 
@@ -122,6 +125,17 @@ class Described:
         """Number of SIFT features of a crop at the usual size."""
         return len(self.features(_USUAL.crop_side, _USUAL))
 
+    @property
+    def is_smooth(self) -> bool:
+        """Whether the image shows no more than a quarter of its size does: enlarged, or blurred."""
+        import cv2
+
+        height, width = self.image.shape
+        quarter = cv2.resize(self.image, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
+        again = cv2.resize(quarter, (width, height), interpolation=cv2.INTER_CUBIC)
+        lost = float(np.mean(cv2.absdiff(again, self.image)))
+        return lost < max(_SMOOTH * float(np.std(self.image)), _ROUNDED)
+
     def features(self, side: int, attempt: Attempt) -> Features:
         """Features of the image scaled down to ``side`` px on its longer side, in its own px."""
         import cv2
@@ -132,7 +146,7 @@ class Described:
             detector: cv2.Feature2D = (
                 cv2.SIFT.create(_MAX_FEATURES, contrastThreshold=attempt.limit)
                 if attempt.is_sift
-                else cv2.ORB.create(_MAX_FEATURES, fastThreshold=int(attempt.limit))
+                else cv2.ORB.create(_MAX_QUICK, fastThreshold=int(attempt.limit))
             )
             self._features[key] = self._found(small, *detector.detectAndCompute(small, None))
         return self._features[key]

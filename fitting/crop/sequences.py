@@ -112,21 +112,22 @@ class Crops:
         """A crop with its features."""
         return self._described.get(index, lambda i: Described(self.grey(i)))
 
-    def small(self, indices: Sequence[int], side: int) -> dict[int, Grey]:
+    def small(
+        self, indices: Sequence[int], side: int, workers: int | None = None
+    ) -> dict[int, Grey]:
         """Luma of several crops, ``side`` px wide and high, without those that cannot be read."""
         import cv2
 
         def shrunk(index: int) -> Grey | None:
+            read = self.image if index in self.wanted else self._read  # not read again
             try:
-                image = self._read(index)
+                image = read(index)
             except UncropError:
                 return None
-            if index in self.wanted:  # not read again
-                self._images.put(index, image)
             small = cv2.resize(to_grey(image.pixels), (side, side), interpolation=cv2.INTER_AREA)
             return np.asarray(small, np.uint8)
 
-        images = zip(indices, ordered_map(shrunk, indices), strict=True)
+        images = zip(indices, ordered_map(shrunk, indices, workers), strict=True)
         return {index: image for index, image in images if image is not None}
 
     def times(self) -> list[float]:
@@ -196,13 +197,20 @@ class Sources:
 
     def image(self, index: int) -> Image:
         """Pixels of a source frame."""
+        if isinstance(self.frames, ImageFiles):
+            return self._images.get(index, self._read_file)
         with self._reading:
             return self._images.get(index, self._read)
 
+    def _read_file(self, index: int) -> Image:
+        with self._reading:
+            coming = self._coming.get(index)
+        image = self.frames.read(index) if coming is None else coming.result()
+        with self._reading:
+            self._coming.pop(index, None)
+        return image
+
     def _read(self, index: int) -> Image:
-        if isinstance(self.frames, ImageFiles):
-            coming = self._coming.pop(index, None)
-            return self.frames.read(index) if coming is None else coming.result()
         for passed, image in self._passing:
             if passed == index:
                 return image
@@ -224,10 +232,10 @@ class Sources:
 
 
 class _Kept(Generic[T]):
-    """Values by position, the last that were made; may be asked by several threads."""
+    """Values by position, the last that were made; several threads may ask, each is made once."""
 
     def __init__(self) -> None:
-        self._values: OrderedDict[int, T] = OrderedDict()
+        self._values: OrderedDict[int, Future[T]] = OrderedDict()
         self._lock = Lock()
 
     def __contains__(self, index: int) -> bool:
@@ -235,16 +243,30 @@ class _Kept(Generic[T]):
 
     def put(self, index: int, value: T) -> None:
         """Keep a value, and forget the oldest where there are too many."""
+        made: Future[T] = Future()
+        made.set_result(value)
         with self._lock:
-            self._values[index] = value
-            while len(self._values) > _KEPT:
-                self._values.popitem(last=False)
+            self._keep(index, made)
 
     def get(self, index: int, make: Callable[[int], T]) -> T:
-        """Return the value, made if it is not kept."""
+        """Return the value, made if it is not kept, or not yet."""
         with self._lock:
-            if index in self._values:
-                return self._values[index]
-        value = make(index)
-        self.put(index, value)
+            known = self._values.get(index)
+            if known is None:
+                made = self._keep(index, Future())
+        if known is not None:
+            return known.result()
+        try:
+            made.set_result(make(index))
+        except BaseException as error:
+            with self._lock:  # what failed is tried again by who asks next
+                self._values.pop(index, None)
+            made.set_exception(error)
+            raise
+        return made.result()
+
+    def _keep(self, index: int, value: Future[T]) -> Future[T]:
+        self._values[index] = value
+        while len(self._values) > _KEPT:
+            self._values.popitem(last=False)
         return value

@@ -21,7 +21,7 @@ from fitting.crop.mapping import Grey
 from fitting.crop.pair import to_grey
 from fitting.crop.pyramid import find_places
 from fitting.crop.search import (
-    QUICK,
+    FAST,
     THOROUGH,
     USUAL,
     Described,
@@ -45,7 +45,7 @@ def off(edges: np.ndarray) -> float:
 
 def test_every_estimate_of_a_plain_crop_is_near_and_says_something_new() -> None:
     known: list[Estimate] = []
-    usual = list(estimates(Described(CROP), SOURCE, USUAL, known))
+    usual = list(estimates(Described(CROP), SOURCE, (*FAST, *USUAL), known))
     found = usual + list(estimates(Described(CROP), SOURCE, THOROUGH, known))
     assert usual
     assert found == known
@@ -53,12 +53,18 @@ def test_every_estimate_of_a_plain_crop_is_near_and_says_something_new() -> None
     assert all(np.max(np.abs(a.edges - b.edges)) > 1 for a in found for b in found if a is not b)
 
 
+def test_what_was_enlarged_is_smooth() -> None:
+    tiny = to_grey(cut(FRAME, (400, 440, 200, 240), 384))
+    assert Described(tiny).is_smooth
+    assert not Described(CROP).is_smooth
+
+
 def test_a_dark_crop_is_found_by_quick_features() -> None:
     dark = (
         Described((CROP * 0.12).astype(np.uint8)),
         Described((SOURCE.image * 0.12).astype(np.uint8)),
     )
-    found = next(estimates(*dark, QUICK[:1], []))
+    found = next(estimates(*dark, FAST[:1], []))
     assert off(found.edges) < 4
 
 
