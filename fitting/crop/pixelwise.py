@@ -49,14 +49,15 @@ Levels = NDArray[np.float32]
 # --- continuous -------------------------------------------------------------------------------
 
 
-def descend_by_pixels(pair: Pair, edges: Floats) -> Mapping | None:
+def descend_by_pixels(pair: Pair, edges: Floats, limit: float) -> Mapping | None:
     """Gauss-Newton on all pixels, from small images to whole ones.
 
     Gain and offset are free, and pixels that fit badly count less.
 
     Returns
     -------
-    A square mapping; None where the crop left the source or shrank to nothing.
+    A square mapping; None where the crop left the source, shrank to nothing, or where small images
+    differ by more than ``limit``, grey levels, in the mean.
 
     """
     for shrink in _SHRINKS:
@@ -73,7 +74,17 @@ def descend_by_pixels(pair: Pair, edges: Floats) -> Mapping | None:
             edges = base.edges + change
             if np.all(np.abs(change) < 0.5):
                 break
+        if shrink > 1 and _difference(here, Mapping.rounded(squared(edges))) > limit:
+            return None
     return Mapping.rounded(squared(edges))
+
+
+def _difference(pair: Pair, mapping: Mapping) -> float:
+    import cv2
+
+    if min(mapping.size.width, mapping.size.height) < _MIN_SIDE:
+        return np.inf
+    return float(np.mean(cv2.absdiff(pair.render(mapping), pair.small)))
 
 
 def _pixel_step(pair: Pair, base: Mapping) -> Floats | None:

@@ -185,14 +185,15 @@ class Solver:
         One level is allowed as ever. The place has to be the only one of its kind in the frame.
         """
         guessed = self.pair(index, self.guess(index))
-        limit = _MAX_MISFIT * float(np.mean(np.abs(guessed.crop - np.mean(guessed.crop))))
+        deviation = float(np.mean(np.abs(guessed.crop - np.mean(guessed.crop))))
+        limit = _MAX_MISFIT * deviation + _MISFIT_LEVELS
         for place in self._places(index):
-            start = descend_by_pixels(guessed, place.edges)
+            start = descend_by_pixels(guessed, place.edges, limit)
             if start is None or not start.is_possible(self.size):
                 continue
             for source_index in self.near(index, 2):
                 pair = self.pair(index, source_index)
-                if pixel_error(pair, start) > limit + _MISFIT_LEVELS:
+                if pixel_error(pair, start) > limit:
                     continue
                 best = climb_by_pixels(pair, start, self.size)
                 found = self._equal(pair, best)
