@@ -46,12 +46,16 @@ class UncropError(Exception):
         self.expected = printable(expected)
         self.found = printable(found)
         self.remedy = printable(remedy)
-        facts = [f"expected {self.expected}"] if self.expected else []
-        facts += [f"found {self.found}"] if self.found and self.expected else []
-        facts += [self.found] if self.found and not self.expected else []
-        body = ", ".join(facts)
-        text = f"{self.where}: {body}." if body else f"{self.where}."
+        text = f"{self.where}: {self.statement}" if self.statement else f"{self.where}."
         super().__init__(f"{text} {self.remedy}".rstrip())
+
+    @property
+    def statement(self) -> str:
+        """``expected X, found Y.``: the message without its place and remedy."""
+        found = f"found {self.found}" if self.found and self.expected else self.found
+        facts = [f"expected {self.expected}"] if self.expected else []
+        facts += [found] if found else []
+        return f"{', '.join(facts)}." if facts else ""
 
     def __str__(self) -> str:
         return str(self.args[0])

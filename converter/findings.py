@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from converter.errors import printable
+from converter.errors import UncropError, printable
 
 Severity = Literal["info", "warning", "error"]
 
@@ -45,6 +45,11 @@ class Finding:
     limit: float | None = None
     unit: str = ""
     fix: str = ""
+
+    @classmethod
+    def of_error(cls, check: str, error: UncropError) -> Finding:
+        """Return what an error says as a finding of severity error, at the error's own place."""
+        return cls(check, "error", error.where, error.statement, fix=error.remedy)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}"

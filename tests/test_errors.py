@@ -63,6 +63,16 @@ def test_parts_may_be_left_out(fields: dict[str, str], text: str) -> None:
     assert str(UncropError("x", **fields)) == text
 
 
+def test_the_statement_is_the_message_without_its_place_and_remedy() -> None:
+    """Wherever a colon stands: in the place, in what was found, or in the remedy."""
+    error = UncropError("shot: 3/a.frame: opencv.K", "a: b", "c: d", "Is it: e?")
+    assert error.statement == "expected a: b, found c: d."
+    assert str(error) == f"{error.where}: {error.statement} {error.remedy}"
+    finding = Finding.of_error("check", error)
+    assert (finding.where, finding.message) == (error.where, error.statement)
+    assert str(finding) == str(error)
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_class_has_the_one_root_and_shape(cls: type[UncropError]) -> None:
     error = cls(where="here", expected="a", found="b", remedy="Do it.")

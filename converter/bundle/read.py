@@ -138,7 +138,7 @@ def check_bundle(path: Path, limits: Limits = DEFAULT_LIMITS) -> list[Finding]:
                 if _digest(stored.blocks(), stored, entry) != expected:
                     findings.append(_damaged(stored.where, "its data differ from their SHA-256."))
             except FormatError as error:
-                message = f"its data are damaged: expected {error.expected}, found {error.found}."
+                message = f"its data are damaged: {error.statement}"
                 findings.append(_damaged(stored.where, message))
     if not findings:
         read_bundle(path, limits)

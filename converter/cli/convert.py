@@ -173,8 +173,7 @@ def _parse(arguments: list[str]) -> tuple[ConvertArguments, Any]:
     try:
         target = registry.target(chosen) if chosen else None
     except FormatError as error:
-        said = f"expected {error.expected}, found {error.found}. {error.remedy}".rstrip()
-        print(f"convert: --to: {said}", file=sys.stderr)
+        print(f"convert: --to: {error.statement} {error.remedy}".rstrip(), file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
     if target is not None and (wrong := _foreign_option(arguments, target, names)) is not None:
         print(f"convert: {wrong}", file=sys.stderr)

@@ -189,8 +189,7 @@ def check_sizes(out: Path, sizes: dict[str, Size]) -> list[Finding]:
         try:
             size = read_size(path)
         except UncropError as error:
-            message = str(error).split(": ", 1)[-1]
-            findings.append(Finding("image-unreadable", "error", str(path), message))
+            findings.append(Finding.of_error("image-unreadable", error))
             continue
         if size != stated:
             message = f"is {size}, its camera says {stated}."

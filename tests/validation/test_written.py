@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import converter
+from converter import registry
+from converter.errors import FormatError
+from converter.media.images import read_size
 from converter.registry import ReadOptions
 from converter.validation.report import Report
 from converter.validation.validate import ValidateOptions, validate
@@ -100,6 +103,20 @@ def test_a_damaged_dataset(dataset: Path, tmp_path: Path, name: str) -> None:
     report = validate(copy)
     assert report.kind == "dataset"
     assert errors(report) == {"dataset"}
+
+
+@pytest.mark.parametrize("folder", ["ada", "shot: 3"])
+def test_damage_is_told_whole_and_at_its_place_wherever_that_is(
+    dataset: Path, tmp_path: Path, folder: str
+) -> None:
+    copy = tmp_path / folder
+    shutil.copytree(dataset, copy)
+    path = copy / "ori_imgs" / "0.jpg"
+    path.write_bytes(b"no picture")
+    told = [f for f in registry.target("gaussiantalker").check(copy) if "unreadable" in f.check]
+    with pytest.raises(FormatError) as caught:
+        read_size(path)
+    assert [str(f) for f in told] == [str(caught.value)]
 
 
 def test_a_folder_with_a_foreign_manifest_is_unreadable(tmp_path: Path) -> None:

@@ -60,8 +60,8 @@ def read_config(path: Path, limits: Limits) -> TrackerConfig:
     try:
         settings = _settings(path, limits)
     except UncropError as error:
-        finding = Finding("yaml-unreadable", "warning", error.where, f"expected {error.expected}, "
-                          f"found {error.found}.", fix="It is ignored.")  # fmt: skip
+        finding = Finding("yaml-unreadable", "warning", error.where, error.statement,
+                          fix="It is ignored.")  # fmt: skip
         return TrackerConfig(findings=(finding,))
     findings: list[Finding] = []
 

@@ -511,8 +511,8 @@ class _Reader(TrackFiles):
             if folder == "kpt":
                 raise
             # 68 points in kpt_dense is a known slip of the tracker's older versions (issue 35).
-            self._warn("landmarks-dense", error.where, f"expected {error.expected}, found "
-                       f"{error.found}.", "The dense landmarks are left out.")  # fmt: skip
+            self._warn("landmarks-dense", error.where, error.statement,
+                       "The dense landmarks are left out.")  # fmt: skip
             return None
         points = np.full((len(found), n_points, 2), np.nan)
         for index, array in enumerate(found):

@@ -20,8 +20,7 @@ def check_dataset(out: Path) -> list[Finding]:
         reference, model = Reference.read(out, NAME), read_text(out / MODEL)
         require_binary_like_text(out / MODEL, model)
     except UncropError as error:
-        message = str(error).split(": ", 1)[-1]
-        return [Finding("dataset-unreadable", "error", error.where, message)]
+        return [Finding.of_error("dataset-unreadable", error)]
     sizes = {
         name: model.sizes[camera - 1]
         for name, camera in zip(model.names, model.camera_ids, strict=True)

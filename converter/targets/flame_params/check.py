@@ -106,7 +106,7 @@ def check_dataset(out: Path) -> list[Finding]:
         reference = Reference.read(out, NAME)
         dataset = load_dataset(out, str(reference.manifest.get("flavour")))
     except UncropError as error:
-        return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
+        return [Finding.of_error("dataset-unreadable", error)]
     expected = reference.track.frame_ids[reference.positions].tolist()
     if list(dataset.numbers) != expected:
         return [_error("frames-differ", out / "flame_params.json", "names other frames.")]
@@ -148,7 +148,7 @@ def _check_images(out: Path, dataset: LoadedDataset) -> list[Finding]:
             try:
                 size = read_size(path)
             except UncropError as error:
-                findings.append(_error("image-unreadable", path, str(error).split(": ", 1)[-1]))
+                findings.append(Finding.of_error("image-unreadable", error))
                 continue
             if size != dataset.size:
                 findings.append(_error("image-size", path, f"is {size}, not {dataset.size}."))

@@ -122,7 +122,7 @@ def check_dataset(out: Path) -> list[Finding]:
             raise FormatError(out / checkpoint_folder(track), expected, f"{len(dataset)}")
         findings = _check_expression(out, reference, dataset)
     except UncropError as error:
-        return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
+        return [Finding.of_error("dataset-unreadable", error)]
     findings += compare_mean_mesh(reference, dataset.project, what="frame")
     findings += _check_images(out / images_folder(track), dataset)
     return findings + check_files(out, reference, _is_core)
@@ -152,8 +152,7 @@ def _check_images(folder: Path, dataset: LoadedDataset) -> list[Finding]:
             try:
                 size = read_size(path)
             except UncropError as error:
-                message = str(error).split(": ", 1)[-1]
-                findings.append(_error("image-unreadable", path, message))
+                findings.append(Finding.of_error("image-unreadable", error))
                 continue
             if size != dataset.size:
                 findings.append(_error("image-size", path, f"is {size}, not {dataset.size}."))

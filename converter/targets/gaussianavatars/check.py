@@ -125,7 +125,7 @@ def check_dataset(out: Path) -> list[Finding]:
                               f"{len(dataset.image_paths)}")  # fmt: skip
         findings = _check_parameters(out, reference)
     except UncropError as error:
-        return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
+        return [Finding.of_error("dataset-unreadable", error)]
     findings += compare_mean_mesh(reference, dataset.project, what="timestep")
     return findings + _check_images(out, dataset) + check_files(out, reference, _is_core)
 
@@ -154,7 +154,7 @@ def _check_images(out: Path, dataset: LoadedDataset) -> list[Finding]:
         try:
             size = read_size(out / name)
         except UncropError as error:
-            findings.append(_error("image-unreadable", out / name, str(error).split(": ", 1)[-1]))
+            findings.append(Finding.of_error("image-unreadable", error))
             continue
         if size != dataset.size:
             findings.append(_error("image-size", out / name, f"is {size}, not {dataset.size}."))

@@ -136,7 +136,7 @@ def check_dataset(out: Path) -> list[Finding]:
     try:
         reference, dataset = Reference.read(out, NAME), load_dataset(out)
     except UncropError as error:
-        return [_error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])]
+        return [Finding.of_error("dataset-unreadable", error)]
     findings = check_reprojection(dataset, reference)
     findings += _check_files(out, dataset, reference)
     findings += _check_landmarks(out, dataset, reference)
@@ -170,7 +170,7 @@ def _check_files(out: Path, dataset: LoadedDataset, reference: Reference) -> lis
         try:
             size = read_size(path)
         except UncropError as error:
-            findings.append(_error("image-unreadable", path, str(error).split(": ", 1)[-1]))
+            findings.append(Finding.of_error("image-unreadable", error))
             continue
         if size != dataset.size:
             findings.append(_error("image-size", path, f"is {size}, cameras say {dataset.size}."))
@@ -192,7 +192,7 @@ def _check_landmarks(out: Path, dataset: LoadedDataset, reference: Reference) ->
         try:
             points = read_lms(path)
         except UncropError as error:
-            findings.append(_error("lms-unreadable", path, str(error).split(": ", 1)[-1]))
+            findings.append(Finding.of_error("lms-unreadable", error))
             continue
         position = int(reference.positions[image_id])
         true = None if landmarks is None else landmarks[position]
@@ -217,7 +217,7 @@ def _check_tables(out: Path, dataset: LoadedDataset) -> list[Finding]:
             raise FormatError(out / "au.csv", f"the column '{_BLINK_COLUMN}' and {n} rows",
                               f"{len(rows) - 1} rows")  # fmt: skip
     except UncropError as error:
-        findings.append(_error("au-unreadable", out / "au.csv", str(error).split(": ", 1)[-1]))
+        findings.append(Finding.of_error("au-unreadable", error))
     features = out / "aud_ds.npy"
     if features.exists():
         try:
@@ -226,7 +226,7 @@ def _check_tables(out: Path, dataset: LoadedDataset) -> list[Finding]:
                 raise FormatError(features, "Nx16x29", "x".join(map(str, shape)))
             findings += _check_sound_length(features, shape[0], dataset)
         except UncropError as error:
-            findings.append(_error("audio-unreadable", features, str(error).split(": ", 1)[-1]))
+            findings.append(Finding.of_error("audio-unreadable", error))
     return findings
 
 

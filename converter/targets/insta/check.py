@@ -115,8 +115,7 @@ def check_dataset(out: Path) -> list[Finding]:
         findings += _check_checkpoints(out, reference, dataset)
         findings += _check_meshes(out, reference, dataset)
     except UncropError as error:
-        message = str(error).split(": ", 1)[-1]
-        return [Finding("dataset-unreadable", "error", error.where, message)]
+        return [Finding.of_error("dataset-unreadable", error)]
     findings += check_sizes(out, dict.fromkeys(dataset.names, dataset.size))
     findings += _check_depth(out, dataset)
     return findings + check_files(out, reference, _is_core)
@@ -132,8 +131,7 @@ def _check_depth(out: Path, dataset: LoadedDataset) -> list[Finding]:
         try:
             DepthFiles((path,), dataset.size).read(0)
         except UncropError as error:
-            message = str(error).split(": ", 1)[-1]
-            findings.append(Finding("depth-unreadable", "error", str(path), message))
+            findings.append(Finding.of_error("depth-unreadable", error))
     return findings
 
 

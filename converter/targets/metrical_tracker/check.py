@@ -157,7 +157,7 @@ def check_dataset(out: Path) -> list[Finding]:
     try:
         reference = Reference.read(out)
     except UncropError as error:
-        return [_unreadable(error)]
+        return [Finding.of_error("dataset-unreadable", error)]
     findings = _check_files(out, reference)
     findings += _check_frames(out, reference)
     return findings + _check_reading(out, reference)
@@ -173,7 +173,7 @@ def _check_frames(out: Path, reference: Reference) -> list[Finding]:
         try:
             frame = load_frame(path)
         except UncropError as error:
-            return [_unreadable(error)]
+            return [Finding.of_error("dataset-unreadable", error)]
         if frame.size != reference.size:
             return [_error("frame-size", path, f"img_size is {frame.size}, the images are "
                            f"{reference.size}.")]  # fmt: skip
@@ -207,7 +207,7 @@ def _check_reading(out: Path, reference: Reference) -> list[Finding]:
     try:
         found = registry.source(NAME).read(out, options)
     except UncropError as error:
-        return [_unreadable(error)]
+        return [Finding.of_error("dataset-unreadable", error)]
     track = reference.track
     if not np.array_equal(found.frame_ids, track.frame_ids):
         return [_error("frames-differ", out, "holds other frames than the track.")]
@@ -257,10 +257,6 @@ def _check_files(out: Path, reference: Reference) -> list[Finding]:
         elif sha256_of(path) != digest:
             findings.append(_error("file-changed", path, "differs from what was written."))
     return findings
-
-
-def _unreadable(error: UncropError) -> Finding:
-    return _error("dataset-unreadable", error.where, str(error).split(": ", 1)[-1])
 
 
 def _error(check: str, where: object, message: str) -> Finding:

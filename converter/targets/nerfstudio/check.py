@@ -80,8 +80,7 @@ def check_dataset(out: Path) -> list[Finding]:
     try:
         reference, dataset = Reference.read(out, NAME), load_dataset(out)
     except UncropError as error:
-        message = str(error).split(": ", 1)[-1]
-        return [Finding("dataset-unreadable", "error", error.where, message)]
+        return [Finding.of_error("dataset-unreadable", error)]
     sizes = {
         name: Size(int(w), int(h))
         for name, (w, h) in zip(dataset.names, dataset.cameras[:, 4:], strict=True)

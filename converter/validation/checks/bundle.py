@@ -7,7 +7,7 @@ from dataclasses import replace
 from converter.errors import UncropError
 from converter.findings import Finding
 from converter.validation.checking import check
-from converter.validation.evidence import Evidence, Outcome, finding
+from converter.validation.evidence import Evidence, Outcome
 
 
 @check("reading")
@@ -40,7 +40,5 @@ def check_written(target: object, path: object) -> Outcome:
     try:
         found = target.check(path)  # type: ignore[attr-defined]
     except UncropError as error:
-        one = finding("error", error.where, f"expected {error.expected}, found {error.found}.",
-                      fix=error.remedy)  # fmt: skip
-        return Outcome((one,), 1)
+        return Outcome((Finding.of_error("", error),), 1)
     return Outcome(tuple(found), 1)

@@ -65,8 +65,8 @@ def bbox_damaged(track: Tracked) -> Outcome:
     if track.bbox is not None or track.bbox_error is None:
         return Outcome((), 1)
     error = track.bbox_error
-    found = finding("error", error.where, f"expected {error.expected}, found {error.found}.",
-                    fix=f"`{_recover(track)}` finds it again.")  # fmt: skip
+    fix = f"`{_recover(track)}` finds it again."
+    found = finding("error", error.where, error.statement, fix=fix)
     return Outcome((found,), 1)
 
 

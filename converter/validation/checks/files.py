@@ -44,20 +44,13 @@ def frames_unsafe(track: Tracked) -> Outcome:
 
 
 def _refused(track: Tracked, bad: list[FrameFile], what: str, fix: str) -> Outcome:
-    findings = [finding("error", f.path, _of_error(f.error), fix=fix) for f in bad[:_N_LISTED]]
+    errors = [f.error for f in bad[:_N_LISTED] if f.error is not None]
+    findings = [finding("error", e.where, e.statement, fix=fix) for e in errors]
     if len(bad) > _N_LISTED:
         rest = len(bad) - _N_LISTED
         findings.append(finding("error", track.folders.checkpoint, f"{rest} more of {len(bad)} "
                                 f"frames {what}.", len(bad), 0, "frames", fix))  # fmt: skip
     return Outcome(tuple(findings), len(track.frames), tuple(f.number for f in bad))
-
-
-def _of_error(error: UncropError | None) -> str:
-    if error is None:
-        return ""
-    place = error.where.rsplit(": ", 1)[-1] if ": " in error.where else ""
-    at = f"{place}: " if place and "/" not in place else ""
-    return f"{at}expected {error.expected}, found {error.found}."
 
 
 @check("frames-stray")
@@ -312,11 +305,7 @@ def landmarks_damaged(track: Tracked) -> Outcome:
 
 
 def _damaged_landmarks(errors: dict[int, UncropError], n: int) -> Outcome:
-    found = [
-        finding("error", error.where, f"expected {error.expected}, found {error.found}.",
-                fix=error.remedy)
-        for error in list(errors.values())[:_N_LISTED]
-    ]  # fmt: skip
+    found = [Finding.of_error("", error) for error in list(errors.values())[:_N_LISTED]]
     if found and len(errors) > _N_LISTED:
         found[-1] = finding(
             "error", found[-1].where, f"{found[-1].message} {len(errors) - _N_LISTED} more files "
@@ -351,9 +340,5 @@ def landmarks_dense(track: Tracked) -> Outcome:
 @check("files-damaged")
 def files_damaged(evidence: Evidence) -> Outcome:
     """Other files that could not be read while checks looked at them."""
-    shown = list(evidence.damaged.values())[:_N_LISTED]
-    found = [
-        finding("error", e.where, f"expected {e.expected}, found {e.found}.", fix=e.remedy)
-        for e in shown
-    ]
+    found = [Finding.of_error("", e) for e in list(evidence.damaged.values())[:_N_LISTED]]
     return Outcome(tuple(found), len(evidence.damaged))

@@ -102,9 +102,7 @@ def images_order(track: Tracked) -> Outcome:
     numbering = track.numbering
     error = track.numbering_error
     if error is not None:
-        found = finding("error", error.where, f"expected {error.expected}, found {error.found}.",
-                        fix=error.remedy)  # fmt: skip
-        return Outcome((found,), 5)
+        return Outcome((Finding.of_error("", error),), 5)
     if numbering is None:
         raise CheckSkipped("nothing shows which image belongs to which frame")
     if not numbering.by_content:
