@@ -85,6 +85,12 @@ class Canvas:
         """Kind and size, for messages."""
         return f"{self.kind} {self.size}"
 
+    @property
+    def drawn(self) -> str:
+        """``, from source frames``: what the images are drawn from, unless the title says it."""
+        base = "source frames" if self.base == "source" else "the tracker's crops"
+        return "" if self.title.startswith(base) else f", from {base}"
+
     def stream(self, positions: Sequence[int]) -> Iterator[Callable[[Image | None], Image]]:
         """Decode the images of track frames ``positions``, ascending, in one pass.
 

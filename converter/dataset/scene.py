@@ -126,12 +126,11 @@ def scene_proof(scene: Scene, folder: Path, project: Callable[[int, Floats], Flo
 def scene_line(scene: Scene) -> str:
     """One line for the summary."""
     canvas = scene.canvas
-    drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
     k = canvas.window.intrinsics
     varies = " (medians; K differs between frames)" if k.n_frames is not None else ""
     return (
         f"images {canvas.title}, focal {canvas.focal:.2f} px, principal point "
-        f"({np.median(k.cx):.2f}, {np.median(k.cy):.2f}){varies}, from {drawn}; "
+        f"({np.median(k.cx):.2f}, {np.median(k.cy):.2f}){varies}{canvas.drawn}; "
         f"{counted(len(scene.positions), 'frame')}"
     )
 

@@ -63,6 +63,14 @@ def test_every_target_says_what_to_run_next(off_centre: tuple[Track, Any], tmp_p
     assert "model_analyzer" in write("colmap", off_centre[0], tmp_path / "c").next_command
 
 
+@pytest.mark.parametrize("variant", ["colmap", "nerfstudio", "imavatar", "vhap"])
+def test_what_the_images_are_drawn_from_is_said_once(
+    variant: str, exported: Callable[[str], tuple[Path, Written]]
+) -> None:
+    (line,) = [s for s in exported(variant)[1].summary if "images " in s and " focal " in s]
+    assert line.count("source frames") == 1
+
+
 def reprojection(written: Written) -> float:
     (line,) = [s for s in written.summary if s.startswith("max reprojection difference")]
     return float(line.split()[3])

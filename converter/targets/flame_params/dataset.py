@@ -311,11 +311,10 @@ def _proof(plan: Plan, folder: Path, options: Options) -> bytes:
 
 
 def _line(plan: Plan, options: Options) -> str:
-    drawn = "source frames" if plan.canvas.base == "source" else "the tracker's crops"
     k = plan.intrinsics
     return (
         f"for {options.flavour}: images {plan.canvas.title}, focal {plan.canvas.focal:.2f} px, "
-        f"principal point ({k.cx:.2f}, {k.cy:.2f}), from {drawn}; "
+        f"principal point ({k.cx:.2f}, {k.cy:.2f}){plan.canvas.drawn}; "
         f"{counted(len(plan.positions), 'frame')}"
     )
 

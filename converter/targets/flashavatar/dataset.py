@@ -206,10 +206,9 @@ def _proof(plan: Plan, folder: Path) -> bytes:
 
 def _lines(plan: Plan) -> list[str]:
     canvas = plan.canvas
-    drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
     return [
-        f"canvas {canvas.title}, focal {canvas.focal:.2f} px, principal point at the centre, from "
-        f"{drawn}; {counted(len(plan.positions), 'frame')}, image 00001 for 00000.frame",
+        f"canvas {canvas.title}, focal {canvas.focal:.2f} px, principal point at the centre"
+        f"{canvas.drawn}; {counted(len(plan.positions), 'frame')}, image 00001 for 00000.frame",
         *residual_lines(canvas),
     ]
 

@@ -298,10 +298,9 @@ def _proof(plan: Plan, folder: Path, flavour: str) -> bytes:
 
 def _lines(plan: Plan) -> list[str]:
     canvas = plan.canvas
-    drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
     n = len(plan.positions)
     return [
-        f"images {canvas.title}, focal {canvas.focal:.2f} px, from {drawn}; {n} timesteps "
+        f"images {canvas.title}, focal {canvas.focal:.2f} px{canvas.drawn}; {n} timesteps "
         f"({plan.n_train} train, {n - plan.n_train} test)",
         *residual_lines(canvas),
     ]

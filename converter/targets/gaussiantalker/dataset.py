@@ -204,10 +204,9 @@ def _proof(plan: Plan, folder: Path, options: Options) -> bytes:
 
 def _canvas_lines(plan: Plan) -> Iterator[str]:
     canvas = plan.canvas
-    drawn = "source frames" if canvas.base == "source" else "the tracker's crops"
     yield (
         f"canvas {canvas.title}, focal {canvas.focal:.2f} px, principal point at the "
-        f"centre, from {drawn}; {counted(len(plan.positions), 'frame')} "
+        f"centre{canvas.drawn}; {counted(len(plan.positions), 'frame')} "
         f"({plan.n_train} train, {len(plan.positions) - plan.n_train} val)"
     )
     yield from residual_lines(canvas)
