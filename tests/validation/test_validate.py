@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -201,6 +202,16 @@ def test_images_are_counted_as_convert_counts_them(fixtures_dir: Path) -> None:
     numbering = validate(fixtures_dir / "sample").facts["numbering"]
     assert numbering in steps
     assert "(offset 2)" in numbering  # begin_frames 1, images from 00001
+
+
+def test_a_wrong_begin_frames_is_mended_where_it_was_said(copy_of: CopyOf) -> None:
+    root = copy_of("square").root
+    (yaml,) = root.rglob("*.yml")
+    for option, stated_by, fix in ((7, "--begin-frames", "Leave it"), (None, yaml.name, "Mend")):
+        options = ValidateOptions(ReadOptions(begin_frames=option))
+        (found,) = (f for f in validate(root, options).findings if f.check == "begin-frames")
+        assert (found.where, found.fix.startswith(fix)) == (stated_by, True)
+        yaml.write_text(re.sub(r"begin_frames: \d+", "begin_frames: 7", yaml.read_text()))
 
 
 def test_a_lost_bbox_is_found_by_the_command_that_is_printed(copy_of: CopyOf) -> None:

@@ -68,10 +68,11 @@ def begin_frames(track: Tracked) -> Outcome:
         raise CheckSkipped("no image shows which frame is which")
     if numbering.offset == stated:
         return Outcome((), 1)
+    fix = "Leave it out" if stated_by == "--begin-frames" else "Mend the yaml"
     found = finding("warning", stated_by, f"says begin_frames {stated}, but the images show "
                     f"{numbering.offset}: frame 00000 is image number {numbering.offset + 1}.",
                     numbering.offset, stated, "images",
-                    "uncrop lets the images decide; mend the yaml.")  # fmt: skip
+                    f"{fix}; uncrop lets the images decide.")  # fmt: skip
     return Outcome((found,), 1)
 
 
