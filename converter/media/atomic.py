@@ -32,7 +32,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import FrameType
 
-from converter.errors import OutputError, UncropError
+from converter.errors import OutputError, UncropError, printable
 from converter.media.files import sha256_of
 from converter.media.manifest import read_json
 
@@ -71,8 +71,7 @@ def replace_file(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
         or cannot be written.
 
     """
-    target = _place(path)
-    with _workspace(target) as work:
+    with _place(path) as target, _workspace(target) as work:
         with _one_at_a_time(target):
             _require_file_place(target, overwrite)
         new = work / target.name
@@ -113,8 +112,7 @@ def replace_folder(path: Path | str, overwrite: bool, marker: str) -> Iterator[P
         output, is a file, or cannot be written.
 
     """
-    target = _place(path)
-    with _workspace(target) as work:
+    with _place(path) as target, _workspace(target) as work:
         with _one_at_a_time(target):
             _require_folder_place(target, overwrite, marker)
         new = work / target.name
@@ -153,12 +151,19 @@ def sigterm_as_exit() -> Iterator[None]:
 # --- what may be replaced ---------------------------------------------------------------------
 
 
-def _place(path: Path | str) -> Path:
-    """Follow links, so that what is replaced is what they point at."""
+@contextmanager
+def _place(path: Path | str) -> Iterator[Path]:
+    """Follow links, so that what is replaced is what they point at; errors name what was given."""
     try:
-        return Path(os.path.realpath(path))
+        target = Path(os.path.realpath(path))
     except (OSError, ValueError) as error:
         raise _cannot_write(Path(path), error) from None
+    try:
+        yield target
+    except OutputError as error:
+        if error.where != printable(target):
+            raise
+        raise OutputError(path, error.expected, error.found, error.remedy) from None
 
 
 def _exists(target: Path) -> OutputError:
@@ -197,11 +202,11 @@ def require_free(path: Path | str, overwrite: bool = False, marker: str | None =
 
     As `replace_file` would, or with a ``marker`` and where a folder is, as `replace_folder` would.
     """
-    target = _place(path)
-    if marker is not None and target.is_dir():
-        _require_folder_place(target, overwrite, marker)
-    else:
-        _require_file_place(target, overwrite)
+    with _place(path) as target:
+        if marker is not None and target.is_dir():
+            _require_folder_place(target, overwrite, marker)
+        else:
+            _require_file_place(target, overwrite)
     above = next(parent for parent in target.parents if os.path.exists(parent))
     if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(path, "a place that can be written", f"{above}, which is not")

@@ -12,14 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from converter.errors import OutputError
 from converter.media import atomic
-from converter.media.atomic import foreign_files, replace_file, replace_folder, sigterm_as_exit
+from converter.media.atomic import (
+    foreign_files,
+    replace_file,
+    replace_folder,
+    require_free,
+    sigterm_as_exit,
+)
 
 MARKER = "uncrop.json"
 
@@ -117,6 +123,20 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     write_folder(tmp_path / "link", "one")
     assert (tmp_path / "link").is_symlink()
     assert version_of(real / "out") == "one"
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_a_refusal_names_the_place_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("sets")
+    for out in (Path("sets/out"), Path("../") / tmp_path.name / "sets/out", Path("link/out")):
+        write(out, "one", overwrite=True)
+        for refused in (lambda out=out: write(out, "two"), lambda out=out: require_free(out)):
+            with pytest.raises(OutputError) as caught:
+                refused()
+            assert caught.value.where == str(out)
 
 
 # --- folders ----------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ def test_relative_paths(own_track: MakeTrack, monkeypatch: pytest.MonkeyPatch, f
     assert found.name == "ada"
     assert found.actor is not None
     assert os.path.samefile(found.actor, truth.actor)
+    assert (found.actor, found.bbox) == (Path("input/ada"), Path("input/ada/bbox.pt"))
 
 
 def test_the_checkpoint_folder_itself_as_a_dot(

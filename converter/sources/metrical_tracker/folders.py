@@ -264,10 +264,14 @@ def _given_actor(path: Path | None) -> Path | None:
 
 
 def _parents(path: Path) -> list[Path]:
-    """Folders above ``path``, nearest first, as it was given and with links followed."""
+    """Folders above ``path``, nearest first, as it was given and with links followed.
+
+    Those of a relative path are relative: messages name what is in them as a person would.
+    """
     given = list(Path(os.path.abspath(path)).parents)[:_N_LEVELS_UP]
     real = list(Path(os.path.realpath(path)).parents)[:_N_LEVELS_UP]
-    return list(dict.fromkeys([*given, *real]))
+    both = list(dict.fromkeys([*given, *real]))
+    return both if os.path.isabs(path) else [Path(os.path.relpath(p)) for p in both]
 
 
 def _find_config(output: Path, name: str, limits: Limits) -> TrackerConfig:
