@@ -7,13 +7,16 @@ do not move the answer; blocks that disagree (mattes, occluders) are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from converter.geometry.pixels import Floats, Size
 from fitting.crop.mapping import Grey, Mapping, render_grey
+
+if TYPE_CHECKING:
+    from fitting.crop.pixelwise import Look
 
 BLOCK = 16
 """Side of a block, px of the images compared."""
@@ -69,8 +72,9 @@ class Pair:
         Their positions in their sequences.
     shrink
         By how much crop and re-render are shrunk before they are compared: noise averages out.
-    free_steps
-        What `fitting.crop.refine.residual` found for this pair, by mapping.
+    free_steps, looks
+        What `fitting.crop.refine.residual` and `fitting.crop.pixelwise.find_look` found for this
+        pair, by mapping.
     texture_limit
         Standard deviation, grey levels, from which on a block has texture.
 
@@ -82,6 +86,7 @@ class Pair:
     source_index: int = 0
     shrink: int = 1
     free_steps: dict[Mapping, tuple[Floats, Floats]] = field(init=False, default_factory=dict)
+    looks: dict[Mapping, Look | None] = field(init=False, default_factory=dict)
     texture_limit: float = field(init=False)
     _small: Grey = field(init=False)
     _tiles: Blocks = field(init=False)

@@ -37,7 +37,8 @@ MIN_CERTAINTY = 3.5
 """Standard errors between the best mapping and the next from which on it is taken for certain."""
 CERTAINLY = 8.0
 """Standard errors in one frame that need no other frame."""
-_NO_MATTE = 0.8
+NO_MATTE = 0.8
+"""Share of the blocks that fit from which on no background was replaced."""
 _NEAREST, _NEAREST_AGAIN = 16, 8
 _AS_WELL = 2.5
 _FINE = 64
@@ -172,7 +173,7 @@ def rank(pairs: Sequence[Pair], start: Mapping, source: Size) -> Ranking | None:
         return ranking
     if by_look.best == ranking.best:
         return max(ranking, by_look, key=lambda r: r.certainty)
-    if min(look.share for _, look in looks) < _NO_MATTE:
+    if min(look.share for _, look in looks) < NO_MATTE:
         return ranking
     near = sorted(by_look.costs, key=by_look.costs.__getitem__)[:_NEAREST_AGAIN]
     again = _rank_by_look(_looks(pairs, by_look.best), [ranking.best, *near])
@@ -213,6 +214,13 @@ def _looks(pairs: Sequence[Pair], mapping: Mapping) -> list[tuple[Pair, Look]]:
 
 
 def find_look(pair: Pair, mapping: Mapping) -> Look | None:
+    """What was done to the crop of a pair, as far as is known; kept."""
+    if mapping not in pair.looks:
+        pair.looks[mapping] = _find_look(pair, mapping)
+    return pair.looks[mapping]
+
+
+def _find_look(pair: Pair, mapping: Mapping) -> Look | None:
     """Undo the tone before the blur or after it, whichever leaves less, on blocks that agree.
 
     Then all blocks are taken that fit as well, textured or not: noise hides most texture.

@@ -25,7 +25,7 @@ from fitting.crop.boxes import name_two_boxes, suspicious
 from fitting.crop.certificate import CropCertificate
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import Pair
-from fitting.crop.pixelwise import MIN_CERTAINTY, off_by_look, rank
+from fitting.crop.pixelwise import MIN_CERTAINTY, NO_MATTE, find_look, off_by_look, rank
 from fitting.crop.refine import Ranking, climb, pixel_error, residual
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
 from fitting.crop.solver import (
@@ -41,8 +41,15 @@ from fitting.crop.solver import (
 
 _CONTRADICTS = 4.0
 """Standard errors from which on a single frame contradicts a mapping."""
-_MAX_OFF_LATTICE_PX = 0.35
+_MAX_OFF_LATTICE_PX, _MAX_LOOK_PX, _NOTHING_PX = 0.35, 0.25, 0.15
+"""How far edges may lie off whole pixels by blocks alone, by pixels alone, and by both.
+
+Right crops came to at most 0.25 with the one and 0.17 with the other, never both; crops that were
+cut half a pixel beside came to at least 0.14 and 0.17.
+"""
 _MAX_CORNER_PX = 0.35
+_CERTAINLY_OFF = 6.0
+"""Standard errors from which on the edges of a single frame lie beside the mapping."""
 _SIGNIFICANT = 4.0
 """Standard errors from which on a shift or a turn is none by chance."""
 _MORE_FRAMES, _N_THOROUGH = 9, 2
@@ -220,10 +227,13 @@ class _Recovery:
         if checked.comparison.max_abs_diff <= 1:
             return checked
         ranking = climb([pair], mapping, solver.size)
+        lies_off = _lies_off([pair], mapping, _CERTAINLY_OFF)
         prefers_another = ranking is not None and _prefers(ranking, mapping)
-        if there == mapping and agrees(checked.agreement) and not prefers_another:
+        fits_as_well = agrees(checked.agreement) and not prefers_another
+        if there == mapping and fits_as_well and not lies_off:
             return checked
-        return self._contradicted(first, mapping, checked, ranking if prefers_another else None)
+        better = ranking.best if ranking is not None and prefers_another else None
+        return self._contradicted(first, mapping, checked, better, lies_off)
 
     def _agrees_as_well(self, first: Checked, mapping: Mapping, pair: Pair) -> bool:
         """Whether a frame, altered like the first, agrees as well as that one, on whole pixels.
@@ -240,7 +250,7 @@ class _Recovery:
         if min(here.share - there.share, here.median - there.median) < -_LESS:
             return False
         left = residual([pair], mapping)
-        return left is not None and bool(np.max(np.abs(left.edges)) < _MAX_OFF_LATTICE_PX)
+        return left is not None and bool(np.max(np.abs(left.edges)) < _NOTHING_PX)
 
     def _confirm_bare(
         self, first: Checked, mapping: Mapping, index: int
@@ -267,24 +277,40 @@ class _Recovery:
         )
 
     def _contradicted(
-        self, first: Checked, mapping: Mapping, checked: Checked, ranking: Ranking | None
+        self,
+        first: Checked,
+        mapping: Mapping,
+        checked: Checked,
+        better: Mapping | None,
+        off_px: float,
     ) -> Checked | Refusal | None:
         """Solve a frame that the mapping does not explain alone; it confirms it after all, or not.
 
-        ``ranking`` is given where another mapping explains it better.
+        ``better`` is a mapping that explains it better, if there is one; ``off_px`` is how far its
+        own best edges lie beside the mapping, 0 if they do not.
         """
         solver, index = self._solver, checked.pair.index
         alone = solver.solve(index)
         if isinstance(alone, Checked):
-            if Mapping.of_crop(alone.crops[0]) == mapping:
+            there = Mapping.of_crop(alone.crops[0])
+            if there == mapping:
                 return alone
+            # What is turned, or lies between pixels, is drawn now to one side, now to the other.
+            for one, at in ((first, mapping), (alone, there)):
+                fault = self._turned([one.pair], at) or self._off_the_lattice([one.pair], at)
+                if fault is not None:
+                    return fault
             return name_two_boxes(solver, first, alone, self._picks)
-        if ranking is not None:
-            other = next(ranking.best.crops(solver.size, solver.output)).bbox
+        name, box = solver.crops.name, f"{first.crops[0].bbox}, which"
+        if better is not None or off_px:
+            said = f"lies {off_px:.2f} px beside {box}"
+            if better is not None:
+                other = next(better.crops(solver.size, solver.output)).bbox
+                said = f"fits {other} better than {box}"
             return Refusal(
                 "not-certain",
-                f"{solver.crops.name(index)} fits {other} better than {first.crops[0].bbox}, which "
-                f"{solver.crops.name(first.pair.index)} gave, and shows too little to be sure",
+                f"{name(index)} {said} {name(first.pair.index)} gave, and shows too little to be "
+                "sure",
             )
         if checked.agreement.n_blocks < MIN_BLOCKS and alone.cause == "too-little-texture":
             return None
@@ -370,23 +396,14 @@ class _Recovery:
 
     def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
         """Refuse edges that are no whole numbers: no tracker cut these images."""
-        left = residual(pairs, mapping)
-        if left is None:
-            return Refusal("too-little-texture", "too little texture agrees with the source")
-        off = np.abs(left.edges)
-        is_off = off > np.maximum(_MAX_OFF_LATTICE_PX, _SIGNIFICANT * left.edges_error)
-        by_look = off_by_look(pairs, mapping) if is_off.any() else None
-        if by_look is not None:  # noise alone may say so: the pixels themselves decide
-            off = np.abs(by_look)
-            is_off &= off > _MAX_OFF_LATTICE_PX
-        if is_off.any():
-            worst = float(off[is_off].max())
-            return Refusal(
-                "off-lattice",
-                f"the best edges lie {worst:.2f} px off whole pixels: the crops were resized, "
-                "shifted or cut by something else than the tracker",
-            )
-        return None
+        worst = _lies_off(pairs, mapping, _SIGNIFICANT) or _looks_off(pairs[0], mapping)
+        if not worst:
+            return None
+        return Refusal(
+            "off-lattice",
+            f"the best edges lie {worst:.2f} px off whole pixels: the crops were resized, shifted "
+            "or cut by something else than the tracker",
+        )
 
     def _uncertain(self, mapping: Mapping, ranking: Ranking | None) -> Refusal:
         boxes = [str(next(mapping.crops(self._solver.size, self._solver.output)).bbox)]
@@ -405,6 +422,33 @@ def _from_the_middle(picks: Sequence[int]) -> list[int]:
     """Middle frames first: they are the likeliest to show much."""
     middle = picks[len(picks) // 2]
     return sorted(picks, key=lambda i: abs(i - middle))
+
+
+def _lies_off(pairs: Sequence[Pair], mapping: Mapping, significant: float) -> float:
+    """How far, px, the best edges lie beside those of a mapping; 0 where that is not certain.
+
+    Against a blurred crop a shift shows as a part of itself, and noise alone may look like one: the
+    pixels themselves decide, once sharpness and tone were matched.
+    """
+    left = residual(pairs, mapping)
+    if left is None:
+        return 0.0
+    off = np.abs(left.edges)
+    is_off = off > np.maximum(_NOTHING_PX, significant * left.edges_error)
+    by_look = off_by_look(pairs, mapping) if is_off.any() else None
+    is_off &= off > _MAX_OFF_LATTICE_PX if by_look is None else np.abs(by_look) > _NOTHING_PX
+    return float(off[is_off].max(initial=0.0))
+
+
+def _looks_off(pair: Pair, mapping: Mapping) -> float:
+    """As `_lies_off`, by the pixels of one frame alone: of a blurred crop, blocks tell too little.
+
+    The edge of a matte misleads them; where much was replaced, they do not say so alone.
+    """
+    look = find_look(pair, mapping)
+    by_look = None if look is None or look.share < NO_MATTE else off_by_look([pair], mapping)
+    worst = 0.0 if by_look is None else float(np.max(np.abs(by_look)))
+    return worst if worst > _MAX_LOOK_PX else 0.0
 
 
 def _prefers(ranking: Ranking, mapping: Mapping) -> bool:
