@@ -65,6 +65,25 @@ def test_a_bbox_that_exists_is_kept(actor: Path, capsys: Captured) -> None:
     assert box_of(actor / "bbox.pt") == box_of(actor / "other.pt") == CASE.bbox
 
 
+@pytest.mark.parametrize(
+    ("inside", "meant"),
+    [("eve/images", "eve"), ("eve/source/a", "eve"), ("eve/images --source eve/source", "eve"),
+     ("lone/a", None), ("source/lone", None)],
+)  # fmt: skip
+def test_a_part_of_an_actor_folder_is_answered_with_the_whole(
+    actor: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, inside: str, meant: str | None
+) -> None:
+    monkeypatch.chdir(actor.parent)
+    for folder in ("eve/source/a", "lone/a", "source/lone"):
+        Path(folder).mkdir(parents=True)
+    assert recover(*inside.split()) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert ("Did you mean" in err) == (meant is not None)
+    if meant is not None:
+        assert err.endswith(f"Did you mean the actor folder {meant}?\n")
+
+
 def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, capsys: Captured) -> None:
     case = replace(next(c for c in IMPOSSIBLE if c.fault == "mirrored"), source_size=SMALL,
                    bbox=CASE.bbox)  # fmt: skip

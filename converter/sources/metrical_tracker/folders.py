@@ -23,6 +23,7 @@ from converter.registry import ReadOptions
 from converter.sources.metrical_tracker.config import TrackerConfig, read_config
 
 _ACTOR_ENTRIES = ("bbox.pt", "kpt", "kpt_dense", "images", "source")
+_PICTURES = ("images", "source")
 # Folders of one file per frame: large, and never above a checkpoint folder.
 _PER_FRAME = frozenset(
     ("images", "source", "kpt", "kpt_dense", "mesh", "depth", "video", "input_images")
@@ -249,6 +250,14 @@ def _given(path: Path | None, option: str) -> Path | None:
     if path is not None and not os.path.exists(path):
         raise MissingInputError(path, f"what {option} names", "nothing", "Check its spelling.")
     return path
+
+
+def actor_around(path: Path) -> Path | None:
+    """The actor folder that ``path`` is a part of, like ACTOR/images; None if it is none."""
+    above = () if _is_actor(path) else _parents(path)
+    parts = {p: os.path.relpath(path, p).split(os.sep)[0] for p in above}
+    named = (p for p in above if parts[p] in _ACTOR_ENTRIES)
+    return next((p for p in named if any(_holds_images(p / n) for n in _PICTURES)), None)
 
 
 def _given_actor(path: Path | None) -> Path | None:

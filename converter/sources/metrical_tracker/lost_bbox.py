@@ -18,7 +18,12 @@ from converter.media.images import ImageFiles, list_images
 from converter.media.limits import Limits
 from converter.media.video import VIDEO_SUFFIXES, VideoFrames
 from converter.registry import Progress, ReadOptions
-from converter.sources.metrical_tracker.folders import TrackFolders, find_folders, looks_like_track
+from converter.sources.metrical_tracker.folders import (
+    TrackFolders,
+    actor_around,
+    find_folders,
+    looks_like_track,
+)
 from converter.track import Frames
 from fitting.crop import CropCertificate, recover_crop
 
@@ -209,7 +214,7 @@ def _crops(
             images or folders.output,
             "the tracker's crops, images/ or output/<name>/input/",
             "neither",
-            "Give --crops DIR.",
+            _meant(folders) or "Give --crops DIR.",
         )
     return found
 
@@ -226,11 +231,17 @@ def source_frames(folders: TrackFolders, options: ReadOptions) -> Frames:
             folders.actor or folders.output,
             "the source frames (source/), or the video",
             "neither",
-            "Give --source DIR_OR_VIDEO.",
+            _meant(folders) or "Give --source DIR_OR_VIDEO.",
         )
     if source.is_dir():
         return ImageFiles.of(list_images(source), options.limits)
     return VideoFrames(source, options.fps or folders.config.fps or _DEFAULT_FPS)
+
+
+def _meant(folders: TrackFolders) -> str:
+    """Name the actor folder around a folder that is none itself, or say nothing."""
+    around = actor_around(folders.actor or folders.output)
+    return f"Did you mean the actor folder {around}?" if around is not None else ""
 
 
 def _untracked(path: Path, options: ReadOptions) -> TrackFolders:
