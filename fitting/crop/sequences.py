@@ -24,7 +24,7 @@ from fitting.crop.search import Described
 
 T = TypeVar("T")
 
-_KEPT = 16
+_N_KEPT = 16
 _BACK = 2
 
 
@@ -70,9 +70,9 @@ class Crops:
         self.frames = frames
         self.wanted = frozenset(wanted)
         """Crops that will be asked for: kept if they are read for something else before."""
-        self._images: _Kept[CropImage] = _Kept()
-        self._greys: _Kept[Grey] = _Kept()
-        self._described: _Kept[Described] = _Kept()
+        self._images: Kept[CropImage] = Kept()
+        self._greys: Kept[Grey] = Kept()
+        self._described: Kept[Described] = Kept()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -149,9 +149,9 @@ class Sources:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
-        self._images: _Kept[Image] = _Kept()
-        self._greys: _Kept[Grey] = _Kept()
-        self._described: _Kept[Described] = _Kept()
+        self._images: Kept[Image] = Kept()
+        self._greys: Kept[Grey] = Kept()
+        self._described: Kept[Described] = Kept()
         self._reading = RLock()
         self._pool: ThreadPoolExecutor | None = None
         self._coming: dict[int, Future[Image]] = {}
@@ -184,12 +184,12 @@ class Sources:
     def _prefetch(self, indices: Sequence[int]) -> None:
         if isinstance(self.frames, ImageFiles):
             self._pool = self._pool or ThreadPoolExecutor(n_cores(), thread_name_prefix="uncrop")
-            for index in dict.fromkeys(indices[:_KEPT]):
+            for index in dict.fromkeys(indices[:_N_KEPT]):
                 if index not in self._images and index not in self._coming:
                     self._coming[index] = self._pool.submit(self.frames.read, index)
             return
         around = sorted({j for i in indices for j in range(max(i - _BACK, 0), i + 1)})
-        if len(around) > _KEPT:
+        if len(around) > _N_KEPT:
             self._passing = zip(around, self.frames.stream(around), strict=True)
             return
         for index, image in zip(around, self.frames.stream(around), strict=True):
@@ -231,7 +231,7 @@ class Sources:
         return self._described.get(index, lambda i: Described(self.grey(i)))
 
 
-class _Kept(Generic[T]):
+class Kept(Generic[T]):
     """Values by position, the last that were made; several threads may ask, each is made once."""
 
     def __init__(self) -> None:
@@ -267,6 +267,6 @@ class _Kept(Generic[T]):
 
     def _keep(self, index: int, value: Future[T]) -> Future[T]:
         self._values[index] = value
-        while len(self._values) > _KEPT:
+        while len(self._values) > _N_KEPT:
             self._values.popitem(last=False)
         return value

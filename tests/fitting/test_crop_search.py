@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.errors import UncropError
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Size
 from converter.media.images import ImageFiles, list_images
@@ -29,7 +31,7 @@ from fitting.crop.search import (
     estimates,
     find_mirrored,
 )
-from fitting.crop.sequences import Sources
+from fitting.crop.sequences import Kept, Sources
 from fixtures.synthetic.crop_cases import CropCase, cut, scene
 
 BOX = (300, 780, 30, 510)
@@ -112,6 +114,24 @@ def test_the_share_of_differing_pixels_counts_a_pixel_once() -> None:
     found = compare(CropImage(image), FRAME, crop)
     assert found.max_abs_diff == 64
     assert found.differing_px == 2 / 384**2
+
+
+def test_what_is_kept_is_made_once_and_what_failed_is_tried_again() -> None:
+    made: list[int] = []
+
+    def slowly(index: int) -> int:
+        made.append(index)
+        time.sleep(0.05)
+        if len(made) == 1:
+            raise UncropError("here", "a frame", "none")
+        return 10 * index
+
+    kept: Kept[int] = Kept()
+    with pytest.raises(UncropError):
+        kept.get(3, slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: kept.get(3, slowly), range(4))) == [30] * 4
+    assert made == [3, 3]
 
 
 @pytest.mark.parametrize("kind", ["files", "video"])

@@ -48,6 +48,19 @@ def test_a_step_leads_towards_the_box(
     assert np.linalg.norm(left) <= 0.9 * np.linalg.norm(off) + 0.02
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("edge", range(4))
+def test_the_edge_that_was_moved_is_told_from_the_others(
+    way: Callable[[Pair, Mapping, Numbers], Tangent], edge: int
+) -> None:
+    truth = square(300, 30, 430)
+    pair = pair_of(truth, 384)
+    base = truth + tuple(2 * int(v) for v in EDGES[edge])
+    found = way(pair, base, pair.choose(base)).step(EDGES)
+    assert found[edge] < -0.8
+    assert np.all(np.abs(np.delete(found, edge)) < 0.5)
+
+
 @given(sides)
 def test_at_the_box_nothing_is_left_but_standard_errors(side: int) -> None:
     truth = square(200, 10, side)
