@@ -307,16 +307,20 @@ HEADINGS = (
 def compare(
     cases: Sequence[CropCase], methods: Sequence[str], given: list[Image] | None = None
 ) -> dict[str, Score]:
-    """Run methods over cases, all of them on one case before the next; on frames if given."""
+    """Run methods over cases, all of them on one case before the next; on frames if given.
+
+    None is always the first to read a case's files: the order goes round.
+    """
     scores = {name: Score() for name in methods}
-    for case in cases:
+    for number, case in enumerate(cases):
         with tempfile.TemporaryDirectory(prefix="uncrop-bench-") as folder:
             crops, sources = write_case(Path(folder), case, given)
-            for name, score in scores.items():
+            first = number % len(methods)
+            for name in (*methods[first:], *methods[:first]):
                 wall, cpu = time.perf_counter(), time.process_time()
                 answer = METHODS[name](crops, sources)
                 cost = Cost(time.perf_counter() - wall, time.process_time() - cpu)
-                score.add(case, answer, cost)
+                scores[name].add(case, answer, cost)
     return scores
 
 

@@ -28,6 +28,8 @@ _STEPS = 6
 _MIN_SIDE = 8
 BLURS = (0.7, 1.5, 3.0)
 """Standard deviations, crop px, whose mixture makes blur and sharpening alike."""
+_SHARP = 0.7
+"""Weight of the image itself, beside its blurs, from which on a crop is not blurred."""
 _LOOSELY = 0.3
 _CUT_OFF = 3.0
 _MIN_LEVELS = 0.5
@@ -138,6 +140,11 @@ class Look:
     chosen: NDArray[np.int64]
     spread: float
     share: float = 1.0
+
+    @property
+    def is_blurred(self) -> bool:
+        """Whether the crop shows less detail than the re-render."""
+        return bool(self.mixture[0] < _SHARP)
 
     def __call__(self, rendered: NDArray[np.uint8]) -> Levels:
         """Do to a re-render what was done to the crop: grey levels (H, W)."""

@@ -55,6 +55,8 @@ _SIGNIFICANT = 4.0
 _MORE_FRAMES, _N_THOROUGH = 9, 2
 _NEAREST = 16
 _BESIDE = 2
+_TWINS = 4
+"""Neighbours of a box with equal pixels that might have equal pixels as well."""
 _AS_WELL, _LESS = 0.8, 0.03
 """Share of the blocks of another frame, and correlation below its own, that is as good."""
 
@@ -325,7 +327,7 @@ class _Recovery:
     def _verdict(self, mapping: Mapping, checked: list[Checked]) -> CropCertificate:
         worst = max(c.comparison.max_abs_diff for c in checked)
         if worst <= 1:
-            ranking = climb([checked[0].pair], mapping, self._solver.size)
+            ranking = climb([checked[0].pair], mapping, self._solver.size, n_tried=_TWINS)
             twin = self._other_mapping(checked, mapping, ranking, worst)
             if twin is not None:
                 return Refusal(
@@ -348,7 +350,7 @@ class _Recovery:
         else:
             near = sorted(
                 (m for m in ranking.costs if m != mapping), key=lambda m: ranking.costs[m]
-            )[:3]
+            )[:_TWINS]
         for other in near:
             crop = next(other.crops(self._solver.size, self._solver.output))
             if all(self._solver.compare(c.pair, crop).max_abs_diff <= limit for c in checked):
@@ -446,7 +448,9 @@ def _looks_off(pair: Pair, mapping: Mapping) -> float:
     The edge of a matte misleads them; where much was replaced, they do not say so alone.
     """
     look = find_look(pair, mapping)
-    by_look = None if look is None or look.share < NO_MATTE else off_by_look([pair], mapping)
+    if look is None or look.share < NO_MATTE or not look.is_blurred:
+        return 0.0
+    by_look = off_by_look([pair], mapping)
     worst = 0.0 if by_look is None else float(np.max(np.abs(by_look)))
     return worst if worst > _MAX_LOOK_PX else 0.0
 

@@ -160,9 +160,6 @@ class Solver:
             blank = refusal.cause == "blank"
             return refusal if blank else self._by_pixels_alone(index) or refusal
         known: list[Estimate] = []
-        whole = self._whole_frame(index) if self._would_be_squeezed else None
-        if whole is not None:
-            return whole
         for attempts in (FAST, USUAL, THOROUGH):
             found = self._locate(index, attempts, known)
             proved = None if found is None else self._proved(*found)
@@ -288,10 +285,13 @@ class Solver:
             return None
         if min(found[0].size.width, found[0].size.height) * _MAX_ENLARGED < self.output.width:
             return None  # blocks would show slopes of a pixel or two, which agree with anything
-        ranking = climb([pair], found[0], self.size)
-        if ranking is None or not agrees(pair.agreement(ranking.best)):
-            return None
-        return pair, ranking.best
+        best = found[0]
+        if not (best.is_possible(self.size) and self._is_equal(pair, best)):
+            ranking = climb([pair], best, self.size)
+            if ranking is None:
+                return None
+            best = ranking.best
+        return (pair, best) if agrees(pair.agreement(best)) else None
 
     def _proved(self, pair: Pair, mapping: Mapping) -> Checked | None:
         """Compare every pixel; if they differ, look for the right source frame first.
@@ -482,12 +482,12 @@ class Solver:
         estimate = max(known, key=lambda e: (e.is_certain, e.n_inliers), default=None)
         if estimate is not None and estimate.is_certain and _is_askew(estimate):
             return rotated(name, estimate.angle_deg)
-        if attempts is FAST:
-            return None
         pair, thorough = self.pair(index, source_index), attempts is THOROUGH
-        whole = self._whole_frame(index)
-        if whole is not None:
-            return whole
+        soon = attempts is FAST
+        if (self._would_be_squeezed or not soon) and self.is_whole_frame(pair):
+            return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
+        if soon:
+            return None
         crop, source = self.crops.described(index), self.sources.described(source_index)
         for found in find_mirrored(crop, source, thorough=thorough):
             flipped = Pair(found.upright, pair.source, index, source_index)
@@ -505,12 +505,6 @@ class Solver:
     def _would_be_squeezed(self) -> bool:
         """Whether a whole source frame cannot be mistaken for a crop, which keeps its aspect."""
         return abs(self.size.width / self.size.height - 1) > _MAX_STRETCH
-
-    def _whole_frame(self, index: int) -> Refusal | None:
-        if not self.is_whole_frame(self.pair(index, self.guess(index))):
-            return None
-        name = self.crops.name(index)
-        return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
 
     def _nothing_found(self, index: int) -> Refusal:
         """Say whether a crop shows too little, or something else than its source frame."""
