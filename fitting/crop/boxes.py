@@ -78,14 +78,14 @@ def _listed(names: Sequence[str]) -> str:
 # --- where to look ----------------------------------------------------------------------------
 
 
-def suspicious(crops: Crops, workers: int | None = None) -> list[int]:
+def suspicious(crops: Crops) -> list[int]:
     """Crops at which a second box may begin: nothing but hints where to look.
 
     Where files were written after a pause, or before those that precede them; and where, among
     frames spread over the track, the still part of the picture moves more than it does elsewhere.
     """
     found = _written_later(crops.times())
-    small = crops.small(spread(len(crops), _N_SAMPLES), _SIDE, workers)
+    small = crops.small(spread(len(crops), _N_SAMPLES), _SIDE)
     samples, images = list(small), list(small.values())
     changes = np.array([_moved(a, b) for a, b in zip(images, images[1:], strict=False)])
     if len(changes) > 1:

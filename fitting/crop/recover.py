@@ -120,15 +120,13 @@ def recover_crop(
 
 
 def _suspects(solver: Solver, picks: Sequence[int]) -> list[int]:
-    """Crops to look at as well: read where sources are files once these are, on a core then free.
+    """Crops to look at as well; all of them are read after the first of the source files.
 
     A video is read in one pass, for which all that is wanted of it has to be known soon.
     """
-    if not isinstance(solver.sources.frames, ImageFiles):
-        return suspicious(solver.crops)
-    for pick in _from_the_middle(picks):
-        solver.sources.image(solver.guess(pick))
-    return suspicious(solver.crops, workers=1)
+    if isinstance(solver.sources.frames, ImageFiles):
+        solver.sources.image(solver.guess(_from_the_middle(picks)[0]))
+    return suspicious(solver.crops)
 
 
 class _Recovery:

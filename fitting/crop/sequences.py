@@ -112,9 +112,7 @@ class Crops:
         """A crop with its features."""
         return self._described.get(index, lambda i: Described(self.grey(i)))
 
-    def small(
-        self, indices: Sequence[int], side: int, workers: int | None = None
-    ) -> dict[int, Grey]:
+    def small(self, indices: Sequence[int], side: int) -> dict[int, Grey]:
         """Luma of several crops, ``side`` px wide and high, without those that cannot be read."""
         import cv2
 
@@ -127,7 +125,7 @@ class Crops:
             small = cv2.resize(to_grey(image.pixels), (side, side), interpolation=cv2.INTER_AREA)
             return np.asarray(small, np.uint8)
 
-        images = zip(indices, ordered_map(shrunk, indices, workers), strict=True)
+        images = zip(indices, ordered_map(shrunk, indices), strict=True)
         return {index: image for index, image in images if image is not None}
 
     def times(self) -> list[float]:
