@@ -48,7 +48,7 @@ Right crops came to at most 0.25 with the one and 0.17 with the other, never bot
 cut half a pixel beside came to at least 0.14 and 0.17.
 """
 _MAX_CORNER_PX = 0.35
-_CERTAINLY_OFF = 6.0
+_CERTAINLY_OFF = 5.0
 """Standard errors from which on the edges of a single frame lie beside the mapping."""
 _SIGNIFICANT = 4.0
 """Standard errors from which on a shift or a turn is none by chance."""
@@ -436,7 +436,10 @@ def _lies_off(pairs: Sequence[Pair], mapping: Mapping, significant: float) -> fl
     off = np.abs(left.edges)
     is_off = off > np.maximum(_NOTHING_PX, significant * left.edges_error)
     by_look = off_by_look(pairs, mapping) if is_off.any() else None
-    is_off &= off > _MAX_OFF_LATTICE_PX if by_look is None else np.abs(by_look) > _NOTHING_PX
+    if by_look is None:
+        is_off &= off > _MAX_OFF_LATTICE_PX
+    elif np.max(np.abs(by_look)) <= _NOTHING_PX:
+        return 0.0
     return float(off[is_off].max(initial=0.0))
 
 
