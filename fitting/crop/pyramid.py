@@ -36,13 +36,15 @@ class Place:
     score: float
 
 
-def find_places(crop: Grey, source: Grey) -> list[Place]:
+def find_places(crop: Grey, source: Grey, most: float = np.inf) -> list[Place]:
     """Return the most likely places of a crop, the best first.
 
     Parameters
     ----------
     crop, source
         Images; the crop's black border, which may be padding, is not looked for.
+    most
+        Longest side of a place, source px.
 
     """
     import cv2
@@ -71,9 +73,10 @@ def find_places(crop: Grey, source: Grey) -> list[Place]:
         edges = _edges(at, part, shown.shape, (across, down), crop, scale)
         return Place(edges, float(score))
 
-    largest = min(source.shape[0] / shown.shape[0], source.shape[1] / shown.shape[1])
+    fits = min(source.shape[0] / shown.shape[0], source.shape[1] / shown.shape[1])
+    largest = min(fits, most / max(crop.shape))
     n_steps = np.log(largest * min(shown.shape) * scales[1] / _MIN_SIDE) / np.log(_STEP)
-    sides = _MIN_SIDE / scales[1] * _STEP ** np.arange(int(n_steps) + 1)
+    sides = _MIN_SIDE / scales[1] * _STEP ** np.arange(max(int(n_steps) + 1, 0))
     found = [place for place in ordered_map(best, sides) if place is not None]
     return sorted(found, key=lambda place: -place.score)[:_N_PLACES]
 

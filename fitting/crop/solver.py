@@ -63,6 +63,8 @@ _MANY_INLIERS = 16
 _SHRINKS = (1, 2, 4)
 _USUAL_SIDE = 512
 _MAX_ENLARGED = 10
+_ENLARGED = 3
+"""How much a smooth crop was enlarged at the least, unless it is smooth for another reason."""
 _EXPLAINED = 0.75
 _ALIKE_LEVELS = 6.0
 """Typical difference up to which two rectangles show the same, compressed differently."""
@@ -250,9 +252,13 @@ class Solver:
                 found = self._settle(self.pair(index, there), best.edges)
                 if found is not None:
                     return found
-        if attempts is not THOROUGH and not (attempts is FAST and crop.is_smooth):
+        if attempts is THOROUGH:
+            places = self._places(index)
+        elif attempts is FAST and crop.is_smooth:
+            places = find_places(pair.crop, pair.source, self.output.width / _ENLARGED)
+        else:
             return None
-        for place in self._places(index):
+        for place in places:
             found = self._settle_at(pair, place.edges)
             if found is not None and _is_the_place(*found):
                 return found
