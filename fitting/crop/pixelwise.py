@@ -19,7 +19,7 @@ from converter.geometry.pixels import Floats, Size
 from converter.media.parallel import ordered_map
 from fitting.crop.linear import least_squares
 from fitting.crop.mapping import Mapping, render_grey
-from fitting.crop.pair import Pair
+from fitting.crop.pair import MIN_BLOCKS, Pair
 from fitting.crop.refine import Ranking, climb, ranked, squared
 from fitting.crop.tangent import EDGES, SQUARE, central_differences
 
@@ -34,7 +34,6 @@ _LOOSELY = 0.3
 _CUT_OFF = 3.0
 _MIN_LEVELS = 0.5
 _MIN_PIXELS = 20
-_MIN_BLOCKS = 8
 MIN_CERTAINTY = 3.5
 """Standard errors between the best mapping and the next from which on it is taken for certain."""
 CERTAINLY = 8.0
@@ -233,7 +232,7 @@ def _find_look(pair: Pair, mapping: Mapping) -> Look | None:
     Then all blocks are taken that fit as well, textured or not: noise hides most texture.
     """
     chosen = pair.choose(mapping, agrees=_LOOSELY)
-    if len(chosen) < _MIN_BLOCKS:
+    if len(chosen) < MIN_BLOCKS:
         return None
     used = pair.covered(chosen)
     rendered = render_grey(pair.source, mapping, pair.output)

@@ -24,12 +24,11 @@ from fitting.crop.bare import recover_bare_cut
 from fitting.crop.boxes import name_two_boxes, suspicious
 from fitting.crop.certificate import CropCertificate
 from fitting.crop.mapping import Mapping
-from fitting.crop.pair import Pair
+from fitting.crop.pair import MIN_BLOCKS, Pair
 from fitting.crop.pixelwise import MIN_CERTAINTY, NO_MATTE, find_look, off_by_look, rank
 from fitting.crop.refine import Ranking, climb, pixel_error, residual
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
 from fitting.crop.solver import (
-    MIN_BLOCKS,
     Checked,
     Refusal,
     Solver,

@@ -25,7 +25,7 @@ from fitting.crop.certificate import (
 )
 from fitting.crop.mapping import Grey, Mapping, render_grey
 from fitting.crop.padding import PaddingSearch, border, padded
-from fitting.crop.pair import Agreement, Pair
+from fitting.crop.pair import MIN_BLOCKS, Agreement, Pair
 from fitting.crop.pixelwise import CERTAINLY, descend_by_pixels
 from fitting.crop.pyramid import Place, find_places
 from fitting.crop.refine import (
@@ -54,7 +54,6 @@ _MIN_SHARE = 0.60
 _MIN_MEDIAN = 0.88
 _NEARLY_ALL, _MIN_MEDIAN_OF_ALL = 0.9, 0.85
 """Noise in the dark lowers all correlations: a little less will do where nearly all agree."""
-MIN_BLOCKS = 8
 _BLANK_STD = 1.5
 _DARK = 24
 _MAX_ANGLE_DEG = 1.0
@@ -336,7 +335,7 @@ class Solver:
             centres = set()
             self.sources.prefetch(new)
             others = [self.pair(pair.index, j).shrunk(pair.shrink) for j in new]
-            moved = spread_out(partial(self._moved, pair, mapping), others)
+            moved = self._all_moved(pair, mapping, others)
             for other, (here, found) in zip(others, moved, strict=True):
                 if found > score:
                     best, where, score = other, here, found
@@ -357,22 +356,29 @@ class Solver:
         near = _around([pair.index], [pair.index], reach, len(self.crops))
         readable = [i for i in near if self.crops.is_readable(i)]
         others = [self.pair(i, pair.source_index).shrunk(pair.shrink) for i in readable]
-        found = spread_out(partial(self._moved, pair, mapping), others)
+        found = self._all_moved(pair, mapping, others)
         own = pair.similarity(mapping)
         return bool(found) and all(score < own for _, score in found)
 
-    def _moved(self, own: Pair, mapping: Mapping, other: Pair) -> tuple[Mapping, float]:
-        """The mapping near ``mapping`` under which another pair fits best, and how well.
+    def _all_moved(
+        self, own: Pair, mapping: Mapping, others: Sequence[Pair]
+    ) -> list[tuple[Mapping, float]]:
+        """The mappings near ``mapping`` under which other pairs fit best, and how well.
 
-        It is found at a small size first; what fits clearly less than ``own`` there is left at 0.
+        Small images come first: what fits clearly less than ``own`` there is left at 0.
         """
         shrink = max(self.output.width // _ROUGH_SIDE, 1)
+        least = own.shrunk(shrink).similarity(mapping) - _CLEARLY_LESS
+        return spread_out(partial(self._moved, mapping, shrink, least), others)
+
+    def _moved(
+        self, mapping: Mapping, shrink: int, least: float, other: Pair
+    ) -> tuple[Mapping, float]:
         small, edges = other.shrunk(shrink), mapping.edges
         found = descend(small, edges, near=True)
         if found is not None:
             edges = found[1]
         there = Mapping.rounded(squared(edges))
-        least = own.shrunk(shrink).similarity(mapping) - _CLEARLY_LESS
         if max(small.similarity(mapping), small.similarity(there)) < least:
             return mapping, 0.0
         here = mapping, other.similarity(mapping)

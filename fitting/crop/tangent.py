@@ -93,17 +93,23 @@ def by_slopes(pair: Pair, base: Mapping, chosen: Numbers) -> Tangent:
     right *= np.float32(pair.grid.width / base.size.width)
     down *= np.float32(pair.grid.height / base.size.height)
     edges = [right * (1 - x), right * x, down * (1 - y), down * y]
-    return _tangent(pair, base, chosen, edges)
+    return _tangent(pair, base, chosen, edges, (x, y))
 
 
 def by_renders(pair: Pair, base: Mapping, chosen: Numbers) -> Tangent:
     """As `by_slopes`, by renders one pixel to either side of each edge: the forward model's own."""
     edges = central_differences(lambda m: pair.blocks(m, chosen), base, EDGES, 1)
-    return _tangent(pair, base, chosen, edges)
+    return _tangent(pair, base, chosen, edges, _places(pair, chosen))
 
 
-def _tangent(pair: Pair, base: Mapping, chosen: Numbers, edges: Sequence[Blocks]) -> Tangent:
-    x, y = _places(pair, chosen)
+def _tangent(
+    pair: Pair,
+    base: Mapping,
+    chosen: Numbers,
+    edges: Sequence[Blocks],
+    places: tuple[Blocks, Blocks],
+) -> Tangent:
+    x, y = places
     right, down = edges[0] + edges[1], edges[2] + edges[3]
     width, height = np.float32(base.size.width), np.float32(base.size.height)
     turn = down * ((x - 0.5) * width) - right * ((y - 0.5) * height)
