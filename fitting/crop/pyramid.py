@@ -17,7 +17,7 @@ from fitting.crop.mapping import Grey
 from fitting.crop.padding import border
 
 _SOURCE_SIDES = (320, 640)
-_MIN_SIDE, _ENOUGH = 12, 16
+_MIN_SIDE, _ENOUGH = 12, 12
 """Templates are looked for in the smaller source, at a fifth of the cost, if that leaves enough of
 them; px."""
 _STEP = 1.05

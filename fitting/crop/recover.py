@@ -114,8 +114,7 @@ def recover_crop(
             return recover_bare_cut(solver, picks)
         picks = sorted({*picks, *(i for i in hints if 0 <= i < len(crops))})
         open_sources.begin([solver.guess(i) for i in _from_the_middle(picks)])
-        suspects = aside.submit(_suspects, solver, picks)
-        return _Recovery(solver, picks, suspects, progress).run()
+        return _Recovery(solver, picks, aside, progress).run()
 
 
 def _suspects(solver: Solver, picks: Sequence[int]) -> list[int]:
@@ -135,12 +134,13 @@ class _Recovery:
         self,
         solver: Solver,
         picks: list[int],
-        suspects: Future[list[int]],
+        aside: ThreadPoolExecutor,
         progress: Progress | None,
     ) -> None:
         self._solver = solver
         self._picks = picks
-        self._suspects = suspects
+        self._aside = aside
+        self._suspects = aside.submit(_suspects, solver, picks)
         self._progress = progress
 
     def run(self) -> CropCertificate:
@@ -152,10 +152,11 @@ class _Recovery:
         self._report(1)
         self._look_at_suspects()
         mapping = Mapping.of_crop(first.crops[0])
+        ranking = self._aside.submit(self._rank_equal, first, mapping)  # while others are read
         checked = self._others(first, mapping)
         if isinstance(checked, Refusal):
             return checked.certificate()
-        return self._verdict(mapping, [first, *checked])
+        return self._verdict(mapping, [first, *checked], ranking)
 
     def _look_at_suspects(self) -> None:
         self._picks = sorted({*self._picks, *self._suspects.result()})
@@ -321,10 +322,21 @@ class _Recovery:
 
     # --- verdict ------------------------------------------------------------------------------
 
-    def _verdict(self, mapping: Mapping, checked: list[Checked]) -> CropCertificate:
+    def _rank_equal(self, first: Checked, mapping: Mapping) -> Ranking | None:
+        """Rank what may be equal as well to a frame that is, and compare it with that frame."""
+        worst = first.comparison.max_abs_diff
+        if worst > 1:
+            return None
+        ranking = climb([first.pair], mapping, self._solver.size, n_tried=_TWINS)
+        self._other_mapping([first], mapping, ranking, worst)  # comparisons are kept
+        return ranking
+
+    def _verdict(
+        self, mapping: Mapping, checked: list[Checked], ranked: Future[Ranking | None]
+    ) -> CropCertificate:
         worst = max(c.comparison.max_abs_diff for c in checked)
         if worst <= 1:
-            ranking = climb([checked[0].pair], mapping, self._solver.size, n_tried=_TWINS)
+            ranking = ranked.result()
             twin = self._other_mapping(checked, mapping, ranking, worst)
             if twin is not None:
                 return Refusal(

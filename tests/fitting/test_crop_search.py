@@ -70,6 +70,15 @@ def test_a_dark_crop_is_found_by_quick_features() -> None:
     assert off(found.edges) < 4
 
 
+@pytest.mark.parametrize("side", [100, 150])
+def test_a_box_much_smaller_than_its_crop_is_found_by_quick_features(side: int) -> None:
+    box = (900, 900 + side, 400, 400 + side)
+    frame = scene(CropCase("small", box, source_size=(1920, 1080), seed=2), 0)
+    crop, source = Described(to_grey(cut(frame, box, 512))), Described(to_grey(frame))
+    found = next(estimates(crop, source, FAST, []))
+    assert np.max(np.abs(found.edges - box)) < 4
+
+
 @pytest.mark.parametrize(
     ("flip", "fault"),
     [(np.s_[:, ::-1], "mirrored left to right"), (np.s_[::-1], "mirrored top to bottom")],
