@@ -29,7 +29,7 @@ _MANY_INLIERS, _MOST = 40, 0.5
 _N_BINS = 8
 """Orientations of each of SIFT's 4 x 4 cells."""
 _UPRIGHT_DEG = 45.0
-_SMOOTH, _ROUNDED = 0.033, 0.35
+_SMOOTH, _ROUNDED = 0.025, 0.35
 """What a quarter of an image's size may lose: share of its deviation; grey levels."""
 _MIN_RANGE = 160
 """Grey levels that most of an image spans; one of fewer is stretched."""
@@ -89,12 +89,13 @@ class Attempt:
 
 _SMALL, _USUAL = Attempt(480, 256, 0.04), Attempt(800, 512, 0.04)
 _FINE, _COARSE = Attempt(1600, 512, 0.01), Attempt(400, 512, 0.01)
-_FAINT = Attempt(960, 256, 7, is_sift=False)
-FAST = (Attempt(960, 256, 20, is_sift=False), Attempt(1920, 192, 20, is_sift=False))
-"""The second finds boxes of a twentieth of the frame's width."""
-USUAL = (_FAINT, _SMALL, _USUAL)
+_QUICK, _FAINT = Attempt(960, 256, 20, is_sift=False), Attempt(960, 256, 7, is_sift=False)
+FAST = (_QUICK,)
+TINY = (Attempt(1920, 192, 20, is_sift=False),)
+"""For boxes down to a twentieth of the frame's width."""
+USUAL = (_SMALL, *TINY, _FAINT, _USUAL)
 THOROUGH = (_FINE, _COARSE)
-QUICK = (*FAST, _FAINT, _SMALL)
+QUICK = (_QUICK, _SMALL, _FAINT)
 
 Descriptors = NDArray[np.float32] | NDArray[np.uint8]
 

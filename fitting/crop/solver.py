@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -40,6 +40,7 @@ from fitting.crop.search import (
     FAST,
     QUICK,
     THOROUGH,
+    TINY,
     USUAL,
     Attempt,
     Estimate,
@@ -161,7 +162,7 @@ class Solver:
             blank = refusal.cause == "blank"
             return refusal if blank else self._by_pixels_alone(index) or refusal
         known: list[Estimate] = []
-        for attempts in (FAST, USUAL, THOROUGH):
+        for attempts in self._stages(index):
             found = self._locate(index, attempts, known)
             proved = None if found is None else self._proved(*found)
             # What can be proved to be a fault is looked for before what takes long.
@@ -169,6 +170,14 @@ class Solver:
             if done is not None:
                 return done
         return self._by_pixels_alone(index) or self._nothing_found(index)
+
+    def _stages(self, index: int) -> Iterator[Sequence[Attempt]]:
+        """Ways to look for a crop, those that cost little first."""
+        yield FAST
+        if self.crops.described(index).is_smooth:
+            yield TINY
+        yield USUAL
+        yield THOROUGH
 
     def solve_quickly(self, index: int) -> Checked | None:
         """As `solve`, by features that cost little; None where they do not lead to an answer."""
@@ -229,39 +238,49 @@ class Solver:
     def _locate(
         self, index: int, attempts: Sequence[Attempt], known: list[Estimate]
     ) -> tuple[Pair, Mapping] | None:
-        """Descend and climb from estimates until the result agrees.
+        """Descend and climb from where the crop may lie until the result agrees.
 
-        What is estimated is added to what is ``known``. Where the last attempts end, the frames
-        beside the guessed one and likely places are tried; places soon where a smooth crop has
-        few features.
+        What is estimated is added to what is ``known``. Likely places come after features.
+        """
+        for pair, edges in self._estimated(index, attempts, known):
+            found = self._settle(pair, edges)
+            if found is not None:
+                return found
+        if any(_certainly_askew(estimate) for estimate in known):
+            return None
+        pair = self.pair(index, self.guess(index))
+        for place in self._likely(pair, attempts):
+            found = self._settle_at(pair, place.edges)
+            if found is not None and _is_the_place(*found):
+                return found
+        return None
+
+    def _estimated(
+        self, index: int, attempts: Sequence[Attempt], known: list[Estimate]
+    ) -> Iterator[tuple[Pair, Floats]]:
+        """Yield where a crop may lie by its features, until it is certainly askew.
+
+        Where the last attempts end, in the frames beside the guessed one, too.
         """
         here, *beside = self.near(index, 1)
         pair = self.pair(index, here)
         crop, source = self.crops.described(index), self.sources.described(here)
         for estimate in estimates(crop, source, attempts, known):
-            if estimate.is_certain and _is_askew(estimate):
-                return None
-            found = None if _is_askew(estimate) else self._settle(pair, estimate.edges)
-            if found is not None:
-                return found
+            if _certainly_askew(estimate):
+                return
+            if not _is_askew(estimate):
+                yield pair, estimate.edges
         upright = [estimate for estimate in known if not _is_askew(estimate)]
         if attempts is THOROUGH and upright:
             best = max(upright, key=lambda e: e.n_inliers)
             for there in beside:
-                found = self._settle(self.pair(index, there), best.edges)
-                if found is not None:
-                    return found
-        if attempts is THOROUGH:
-            places = self._places(index)
-        elif attempts is FAST and crop.is_smooth:
-            places = find_places(pair.crop, pair.source, self.output.width / _ENLARGED)
-        else:
-            return None
-        for place in places:
-            found = self._settle_at(pair, place.edges)
-            if found is not None and _is_the_place(*found):
-                return found
-        return None
+                yield self.pair(index, there), best.edges
+
+    def _likely(self, pair: Pair, attempts: Sequence[Attempt]) -> list[Place]:
+        """Likely places of a crop, as far as they are worth a look after these attempts."""
+        if attempts is TINY:
+            return find_places(pair.crop, pair.source, self.output.width / _ENLARGED)
+        return self._places(pair.index) if attempts is THOROUGH else []
 
     def _places(self, index: int) -> list[Place]:
         """Likely places of a crop in its source frame, whether it has features or not."""
@@ -492,10 +511,10 @@ class Solver:
         """Name what was done to a crop that fits nowhere, where the ``attempts`` can prove it."""
         name, source_index = self.crops.name(index), self.guess(index)
         estimate = max(known, key=lambda e: (e.is_certain, e.n_inliers), default=None)
-        if estimate is not None and estimate.is_certain and _is_askew(estimate):
+        if estimate is not None and _certainly_askew(estimate):
             return rotated(name, estimate.angle_deg)
         pair, thorough = self.pair(index, source_index), attempts is THOROUGH
-        soon = attempts is FAST
+        soon = attempts is FAST or attempts is TINY
         if (self._would_be_squeezed or not soon) and self.is_whole_frame(pair):
             return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
         if soon:
@@ -641,6 +660,10 @@ def _around(centres: Collection[int], tried: Collection[int], reach: int, length
     """Positions in a sequence up to ``reach`` beside some, without those ``tried``."""
     near = {c + k for c in centres for k in range(-reach, reach + 1)}
     return sorted(i for i in near if 0 <= i < length and i not in tried)
+
+
+def _certainly_askew(estimate: Estimate) -> bool:
+    return estimate.is_certain and _is_askew(estimate)
 
 
 def _is_askew(estimate: Estimate) -> bool:
