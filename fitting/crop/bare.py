@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from converter.geometry.crop import BBox, Crop
 from fitting.crop.certificate import CropCertificate
+from fitting.crop.checker import Checked
 from fitting.crop.pair import Agreement
-from fitting.crop.solver import Checked, Refusal, Solver, certificate_of, without_content
+from fitting.crop.solver import Refusal, Solver, certificate_of, without_content
 
 _REACH = 2
 
@@ -48,7 +49,7 @@ def _plain_cut(solver: Solver, index: int) -> Checked | None:
         x, y = cv2.minMaxLoc(cv2.matchTemplate(pair.source, pair.crop, cv2.TM_SQDIFF))[2]
         box = BBox(int(x), int(x) + solver.output.width, int(y), int(y) + solver.output.height)
         crop = Crop(box, 0, 0, solver.size, solver.output)
-        comparison = solver.compare(pair, crop)
+        comparison = solver.checker.compare(pair, crop)
         if comparison.is_equal:
             return Checked(pair, comparison, (crop,), Agreement(0, 1.0, 1.0))
     return None

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fitting.crop.checker import Checked
 from fitting.crop.mapping import Grey, Mapping
 from fitting.crop.sequences import Crops, spread
-from fitting.crop.solver import Checked, Refusal, Solver
+from fitting.crop.solver import Refusal, Solver
 
 _N_LABELLED = 12
 _N_SHOWN = 3

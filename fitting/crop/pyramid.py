@@ -13,8 +13,9 @@ import numpy as np
 
 from converter.geometry.pixels import Floats
 from converter.media.parallel import ordered_map
-from fitting.crop.mapping import Grey
+from fitting.crop.mapping import Grey, Mapping
 from fitting.crop.padding import border
+from fitting.crop.pair import Pair
 
 _SOURCE_SIDES = (320, 640)
 _MIN_SIDE, _ENOUGH = 12, 12
@@ -23,6 +24,9 @@ them; px."""
 _STEP = 1.05
 _BLACK = 24
 _N_PLACES = 3
+_ALIKE_LEVELS = 6.0
+"""Typical difference up to which two rectangles show the same, compressed differently."""
+_MAX_TWINS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +98,31 @@ def _edges(
     x = at[0] / scale - rim[0] * x_scale
     y = at[1] / scale - rim[1] * y_scale
     return np.array([x, x + crop.shape[1] * x_scale, y, y + crop.shape[0] * y_scale])
+
+
+def is_repeated(pair: Pair, mapping: Mapping, *, nearly: bool = False) -> bool:
+    """Whether the source shows the very same rectangle somewhere else: tiles, stripes, one colour.
+
+    What is cut from there at the same size would give the same crop. With ``nearly``, whether it
+    shows one that compression may have made different, beyond a quarter of its side.
+    """
+    import cv2
+
+    height, width = pair.source.shape
+    x0, x1 = max(mapping.x_min, 0), min(mapping.x_max, width - 1)
+    y0, y1 = max(mapping.y_min, 0), min(mapping.y_max, height - 1)
+    part = pair.source[y0:y1, x0:x1]
+    scores = cv2.matchTemplate(pair.source, part, cv2.TM_SQDIFF)
+    if nearly:
+        across, down = part.shape[1] // 4, part.shape[0] // 4
+        scores[max(y0 - down, 0) : y0 + down + 1, max(x0 - across, 0) : x0 + across + 1] = np.inf
+        return float(scores.min()) <= _ALIKE_LEVELS**2 * part.size
+    scores[y0, x0] = np.inf
+    for _ in range(_MAX_TWINS):
+        _, _, (x, y), _ = cv2.minMaxLoc(scores)
+        if scores[y, x] > part.size:  # one squared level per pixel; sums of floats are not exact
+            return False
+        if np.array_equal(pair.source[y : y + part.shape[0], x : x + part.shape[1]], part):
+            return True
+        scores[y, x] = np.inf
+    return False

@@ -23,13 +23,13 @@ from converter.track import Frames
 from fitting.crop.bare import recover_bare_cut
 from fitting.crop.boxes import name_two_boxes, suspicious
 from fitting.crop.certificate import CropCertificate
+from fitting.crop.checker import Checked
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import MIN_BLOCKS, Pair
 from fitting.crop.pixelwise import MIN_CERTAINTY, NO_MATTE, find_look, off_by_look, rank
 from fitting.crop.refine import Ranking, climb, pixel_error, residual
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
 from fitting.crop.solver import (
-    Checked,
     Refusal,
     Solver,
     agrees,
@@ -213,9 +213,9 @@ class _Recovery:
         solver = self._solver
         pair = solver.pair(index, solver.guess(index))
         for crop in first.crops[:2]:
-            comparison = solver.compare(pair, crop)
+            comparison = solver.checker.compare(pair, crop)
             if comparison.is_equal:
-                crops = solver.twins(pair, mapping, crop, comparison)
+                crops = solver.checker.twins(pair, mapping, crop, comparison)
                 return Checked(pair, comparison, crops, pair.agreement(mapping))
         if without_content(pair.crop, solver.crops.name(index)) is not None:
             return self._confirm_bare(first, mapping, index)
@@ -223,7 +223,7 @@ class _Recovery:
         if self._agrees_as_well(first, mapping, pair):
             return Checked(pair, comparison, first.crops, pair.agreement(mapping))
         pair, there = solver.best_source(pair, mapping, reach=1)
-        checked = solver.check(pair, mapping)
+        checked = solver.checker.check(pair, mapping)
         if checked.comparison.max_abs_diff <= 1:
             return checked
         ranking = climb([pair], mapping, solver.size)
@@ -263,7 +263,7 @@ class _Recovery:
         if first.comparison.max_abs_diff > 1:
             return None
         for source_index in solver.near(index, 2):
-            checked = solver.check(solver.pair(index, source_index), mapping)
+            checked = solver.checker.check(solver.pair(index, source_index), mapping)
             if checked.comparison.max_abs_diff <= 1:
                 return checked
         alone = solver.solve(index)
@@ -360,9 +360,10 @@ class _Recovery:
             near = sorted(
                 (m for m in ranking.costs if m != mapping), key=lambda m: ranking.costs[m]
             )[:_TWINS]
+        compare = self._solver.checker.compare
         for other in near:
             crop = next(other.crops(self._solver.size, self._solver.output))
-            if all(self._solver.compare(c.pair, crop).max_abs_diff <= limit for c in checked):
+            if all(compare(c.pair, crop).max_abs_diff <= limit for c in checked):
                 return crop.bbox
         return None
 
@@ -389,7 +390,7 @@ class _Recovery:
         if off is not None:
             return off.certificate()
         if ranking.best != mapping:
-            checked = [self._solver.check(pair, ranking.best) for pair in pairs]
+            checked = [self._solver.checker.check(pair, ranking.best) for pair in pairs]
             if not all(agrees(c.agreement) for c in checked):
                 return self._uncertain(mapping, ranking).certificate()
         return certificate_of(self._solver, checked, ranking, "consistent")

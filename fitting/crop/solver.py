@@ -11,23 +11,15 @@ from functools import partial
 
 import numpy as np
 
-from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats
 from converter.media.images import ImageFiles
 from converter.media.parallel import spread_out
-from fitting.crop.certificate import (
-    Comparison,
-    CropCertificate,
-    FramePair,
-    Verdict,
-    compare,
-    is_legal,
-)
-from fitting.crop.mapping import Grey, Mapping, render_grey
-from fitting.crop.padding import PaddingSearch, border, padded
+from fitting.crop.certificate import CropCertificate, FramePair, Verdict
+from fitting.crop.checker import Checked, Checker
+from fitting.crop.mapping import Grey, Mapping
 from fitting.crop.pair import MIN_BLOCKS, Agreement, Pair
 from fitting.crop.pixelwise import CERTAINLY, descend_by_pixels
-from fitting.crop.pyramid import Place, find_places
+from fitting.crop.pyramid import Place, find_places, is_repeated
 from fitting.crop.refine import (
     Ranking,
     climb,
@@ -56,7 +48,6 @@ _MIN_MEDIAN = 0.88
 _NEARLY_ALL, _MIN_MEDIAN_OF_ALL = 0.9, 0.85
 """Noise in the dark lowers all correlations: a little less will do where nearly all agree."""
 _BLANK_STD = 1.5
-_DARK = 24
 _MAX_ANGLE_DEG = 1.0
 _MAX_STRETCH = 0.02
 _MANY_INLIERS = 16
@@ -66,13 +57,10 @@ _MAX_ENLARGED = 10
 _ENLARGED = 3
 """How much a smooth crop was enlarged at the least, unless it is smooth for another reason."""
 _EXPLAINED = 0.75
-_ALIKE_LEVELS = 6.0
-"""Typical difference up to which two rectangles show the same, compressed differently."""
 _NEARLY_LEVELS = 8.0
 """Mean difference from which on no neighbour of a mapping can be the one with equal pixels."""
 _ROUGH_SIDE, _CLEARLY_LESS = 128, 0.03
 """Size, px, at which pairs are held against each other first, and correlation that decides."""
-_MAX_TWINS = 64
 _LIKELY_PLACE = 0.9
 _FEW_FEATURES = 16
 _MAX_MISFIT, _MISFIT_LEVELS = 0.5, 2.0
@@ -90,37 +78,6 @@ class Refusal:
     def certificate(self) -> CropCertificate:
         """Return it as the result of the whole recovery."""
         return CropCertificate("refused", cause=self.cause, reason=self.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """One frame whose crop was compared with its re-render.
-
-    Attributes
-    ----------
-    pair
-        Crop and source frame.
-    comparison
-        What differs.
-    crops
-        Crops that give the compared image, the best first.
-    agreement
-        How the textured blocks compare.
-
-    """
-
-    pair: Pair
-    comparison: Comparison
-    crops: tuple[Crop, ...]
-    agreement: Agreement
-
-
-@dataclass(frozen=True, slots=True)
-class _Padding:
-    """How much of the mapping was cut: the crop, and others that no pixel tells from it."""
-
-    crops: tuple[Crop, ...]
-    comparison: Comparison
 
 
 class Solver:
@@ -142,9 +99,8 @@ class Solver:
         """By how many frames the guesses were wrong where the last frame was solved."""
         self.size = sources.frames.size
         self.output = crops.frames.size
+        self.checker = Checker(crops, sources)
         self._found_places: dict[int, list[Place]] = {}
-        self._checked: dict[tuple[int, int, int, Mapping], Checked] = {}
-        self._compared: dict[tuple[int, int, Crop], Comparison] = {}
 
     @property
     def is_one_to_one(self) -> bool:
@@ -203,9 +159,9 @@ class Solver:
                 if pixel_error(pair, start) > limit:
                     continue
                 best = climb_by_pixels(pair, start, self.size)
-                found = self._equal(pair, best)
+                found = self.checker.equal(pair, best)
                 if found is not None:
-                    crops = self.twins(pair, best, *found)
+                    crops = self.checker.twins(pair, best, *found)
                     checked = Checked(pair, found[1], crops, pair.agreement(best))
                     return None if is_repeated(pair, best) else checked
         return None
@@ -310,7 +266,7 @@ class Solver:
         if min(found[0].size.width, found[0].size.height) * _MAX_ENLARGED < self.output.width:
             return None  # blocks would show slopes of a pixel or two, which agree with anything
         best = found[0]
-        if not (best.is_possible(self.size) and self._is_equal(pair, best)):
+        if not (best.is_possible(self.size) and self.checker.is_equal(pair, best)):
             ranking = climb([pair], best, self.size)
             if ranking is None:
                 return None
@@ -323,20 +279,17 @@ class Solver:
         Correlation of dark or noisy blocks may miss by a pixel what unaltered pixels still tell:
         then the neighbour with the smallest differences is tried.
         """
-        if not self._is_equal(pair, mapping):
+        is_equal = self.checker.is_equal
+        if not is_equal(pair, mapping):
             pair, mapping = self.best_source(pair, mapping, reach=2)
-        if not self._is_equal(pair, mapping) and pixel_error(pair, mapping) <= _NEARLY_LEVELS:
+        if not is_equal(pair, mapping) and pixel_error(pair, mapping) <= _NEARLY_LEVELS:
             ranking = climb([pair], mapping, self.size)
             if ranking is None or ranking.certainty < CERTAINLY:
                 nearest = climb_by_pixels(pair, mapping, self.size)
-                if nearest != mapping and self._equal(pair, nearest) is not None:
+                if nearest != mapping and self.checker.equal(pair, nearest) is not None:
                     mapping = nearest
-        checked = self.check(pair, mapping)
+        checked = self.checker.check(pair, mapping)
         return checked if agrees(checked.agreement) else None
-
-    def _is_equal(self, pair: Pair, mapping: Mapping) -> bool:
-        found = self._equal(pair, mapping)
-        return found is not None and found[1].is_equal
 
     def best_source(self, pair: Pair, mapping: Mapping, reach: int) -> tuple[Pair, Mapping]:
         """Find the source frame whose re-render is most like the crop, and its mapping.
@@ -413,95 +366,6 @@ class Solver:
         if n_crops in (1, n_sources) or not isinstance(self.sources.frames, ImageFiles):
             return []
         return [round(index * (n_sources - 1) / (n_crops - 1))] if n_crops < n_sources else []
-
-    def check(self, pair: Pair, mapping: Mapping) -> Checked:
-        """Settle the padding under a mapping, and compare every pixel; kept."""
-        key = pair.index, pair.source_index, pair.shrink, mapping
-        if key not in self._checked:
-            padding = self._padding(pair, mapping)
-            agreement = pair.agreement(mapping)
-            self._checked[key] = Checked(pair, padding.comparison, padding.crops, agreement)
-        return self._checked[key]
-
-    # --- padding ------------------------------------------------------------------------------
-
-    def _padding(self, pair: Pair, mapping: Mapping) -> _Padding:
-        """Settle what was cut and what padded; the mapping, hence the cameras, is the same for all.
-
-        Every padding that the border of the crop suggests is compared whole; where none is equal,
-        the rows in question decide (`fitting.crop.padding`).
-        """
-        found = self._equal(pair, mapping)
-        if found is not None:
-            return _Padding(self.twins(pair, mapping, *found), found[1])
-        crops = PaddingSearch(pair, mapping).settle()
-        crops = tuple(sorted(crops, key=lambda c: self._preference(c.bbox)))
-        return _Padding(crops, self.compare(pair, crops[0]))
-
-    def _equal(self, pair: Pair, mapping: Mapping) -> tuple[Crop, Comparison] | None:
-        """Return a crop of the mapping whose image is equal, or off by the one level allowed."""
-        least = next(mapping.crops(self.size, self.output))
-        best, best_crop = self.compare(pair, least), least
-        if best.max_abs_diff > 1:
-            for crop in self._suggested(pair, mapping, least):
-                comparison = self.compare(pair, crop)
-                if comparison.max_abs_diff < best.max_abs_diff:
-                    best, best_crop = comparison, crop
-        return (best_crop, best) if best.max_abs_diff <= 1 else None
-
-    def _suggested(self, pair: Pair, mapping: Mapping, least: Crop) -> list[Crop]:
-        """Crops with more padding than needed, as the black border of an unaltered crop shows."""
-        found = []
-        extents = mapping.size.width / self.output.width, mapping.size.height / self.output.height
-        needed = (least.pad_x, least.pad_y)
-        for axis, dark in enumerate(border(pair.crop, 0, _DARK)):
-            rows = round(dark * extents[axis])
-            near = range(max(rows - 3, needed[axis] + 1), rows + 5)
-            found += [padded(mapping, self.size, self.output, axis, p) for p in near if dark]
-        return [c for c in found if c is not None]
-
-    def twins(
-        self, pair: Pair, mapping: Mapping, crop: Crop, comparison: Comparison
-    ) -> tuple[Crop, ...]:
-        """All crops of the mapping with the very same image, a legal one first."""
-        twins = [crop]
-        reference = render_grey(pair.source, mapping, self.output, crop.bbox)
-        for axis in (0, 1):
-            for direction in (-1, 1):
-                pad, here = (crop.pad_x, crop.pad_y)[axis], crop
-                for _ in range(_MAX_TWINS):
-                    pad += direction
-                    other = padded(mapping, self.size, self.output, axis, pad)
-                    if other is None:
-                        break
-                    if not self._cut_alike(pair, here, other):
-                        rendered = render_grey(pair.source, mapping, self.output, other.bbox)
-                        if not np.array_equal(rendered, reference):
-                            break
-                        if self.compare(pair, other) != comparison:
-                            break
-                    twins.append(other)
-                    here = other
-        return tuple(sorted(dict.fromkeys(twins), key=lambda c: self._preference(c.bbox)))
-
-    def _cut_alike(self, pair: Pair, one: Crop, other: Crop) -> bool:
-        """Whether what one box cuts and the other pads is as black as padding: the same image."""
-        image = self.sources.image(pair.source_index)
-        a, b = one.bbox, other.bbox
-        x = [*range(*sorted((a.x_min, b.x_min))), *range(*sorted((a.x_max, b.x_max)))]
-        y = [*range(*sorted((a.y_min, b.y_min))), *range(*sorted((a.y_max, b.y_max)))]
-        return not image[:, x].any() and not image[y].any()
-
-    def _preference(self, bbox: BBox) -> tuple[bool, int]:
-        return not is_legal(bbox, self.size), -bbox.size.n_pixels
-
-    def compare(self, pair: Pair, crop: Crop) -> Comparison:
-        """Compare every pixel, all channels."""
-        key = pair.index, pair.source_index, crop
-        if key not in self._compared:
-            image = self.crops.image(pair.index)
-            self._compared[key] = compare(image, self.sources.image(pair.source_index), crop)
-        return self._compared[key]
 
     # --- what went wrong ----------------------------------------------------------------------
 
@@ -626,34 +490,6 @@ def _is_the_place(pair: Pair, mapping: Mapping) -> bool:
     share = agreement.share * agreement.n_blocks / max(pair.textured_blocks(), 1)
     explained = share >= _EXPLAINED and agreement.share >= _NEARLY_ALL
     return explained and not is_repeated(pair, mapping, nearly=True)
-
-
-def is_repeated(pair: Pair, mapping: Mapping, *, nearly: bool = False) -> bool:
-    """Whether the source shows the very same rectangle somewhere else: tiles, stripes, one colour.
-
-    What is cut from there at the same size would give the same crop. With ``nearly``, whether it
-    shows one that compression may have made different, beyond a quarter of its side.
-    """
-    import cv2
-
-    height, width = pair.source.shape
-    x0, x1 = max(mapping.x_min, 0), min(mapping.x_max, width - 1)
-    y0, y1 = max(mapping.y_min, 0), min(mapping.y_max, height - 1)
-    part = pair.source[y0:y1, x0:x1]
-    scores = cv2.matchTemplate(pair.source, part, cv2.TM_SQDIFF)
-    if nearly:
-        across, down = part.shape[1] // 4, part.shape[0] // 4
-        scores[max(y0 - down, 0) : y0 + down + 1, max(x0 - across, 0) : x0 + across + 1] = np.inf
-        return float(scores.min()) <= _ALIKE_LEVELS**2 * part.size
-    scores[y0, x0] = np.inf
-    for _ in range(_MAX_TWINS):
-        _, _, (x, y), _ = cv2.minMaxLoc(scores)
-        if scores[y, x] > part.size:  # one squared level per pixel; sums of floats are not exact
-            return False
-        if np.array_equal(pair.source[y : y + part.shape[0], x : x + part.shape[1]], part):
-            return True
-        scores[y, x] = np.inf
-    return False
 
 
 def _around(centres: Collection[int], tried: Collection[int], reach: int, length: int) -> list[int]:

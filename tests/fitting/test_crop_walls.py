@@ -13,8 +13,7 @@ from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import Pair, to_grey
-from fitting.crop.pyramid import find_places
-from fitting.crop.solver import is_repeated
+from fitting.crop.pyramid import find_places, is_repeated
 from fixtures.synthetic.crop_cases import (
     ALTERATIONS,
     Box,
