@@ -332,6 +332,7 @@ def test_flame_parameters_are_rotation_vectors_of_their_frames(
     out, track = exported("vhap")[0], off_centre[0]
     assert track.flame.jaw is not None
     assert track.flame.eyes is not None
+    assert track.flame.expression is not None
     for step in range(len(track)):
         with np.load(out / f"flame_param/{step:05d}.npz") as stored:
             found = dict(stored)
