@@ -223,7 +223,7 @@ def require_path(path: Path) -> None:
 
 def _absent(path: Path) -> tuple[str, str, str]:
     """Say why ``path`` is not there: a name close to it, or a folder that may not be entered."""
-    parent = path.absolute().parent
+    parent = path.parent
     try:
         names = [entry.name for entry in scan_folder(parent)]
     except FormatError as error:

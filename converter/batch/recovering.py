@@ -18,7 +18,7 @@ from converter.batch.converting import named_places
 from converter.batch.discover import Found, discover
 from converter.batch.executors import Executor, Outcomes
 from converter.errors import MissingInputError, OutputError, RecoveryError
-from converter.media.atomic import replace_file
+from converter.media.atomic import replace_file, require_free
 from converter.media.files import scan_folder
 from converter.media.torchfile import write_torch
 from converter.registry import Progress, ReadOptions, no_progress
@@ -174,6 +174,7 @@ def recover_track(found: Found, job: RecoverJob, progress: Progress = no_progres
         facts = {"track": str(track), "out": str(out), "verdict": "kept"}
         return Recovered(f"{lost.name}: {out} is there, and was left alone", facts)
     _require_free(out, job)
+    picture = _picture_place(job, lost.name)
     certificate = recover_crop(
         lost.crops, lost.sources, lost.guesses, n_frames=job.n_frames, hints=lost.hints,
         progress=progress,
@@ -186,11 +187,10 @@ def recover_track(found: Found, job: RecoverJob, progress: Progress = no_progres
             lost.crops.origin, f"a box of verdict {job.min_verdict}", str(certificate),
             "Nothing was written.",
         )  # fmt: skip
-    picture = None
     if not job.dry_run:
         _write_bbox(out, certificate, overwrite=job.overwrite)
-        if job.report is not None:
-            picture = _write_picture(job.report, job, lost, certificate)
+        if picture is not None:
+            _write_picture(picture, job, lost, certificate)
     return _recovered(job, track, lost.name, out, certificate, picture)
 
 
@@ -211,7 +211,7 @@ def _approximate(
     else:
         landmarks = redetect(lost)
     origin = job.landmarks or lost.sources.origin
-    certificate = approximate_box(lost, landmarks, job.read.limits)
+    certificate = approximate_box(lost, landmarks, origin, job.read.limits)
     if certificate.crop is None:
         raise RecoveryError(
             origin, "landmarks of these source frames, the same points as in the crops",
@@ -228,8 +228,21 @@ def _approximate(
 
 
 def _require_free(out: Path, job: RecoverJob) -> None:
-    if out.exists() and not job.overwrite and not job.dry_run:
-        raise OutputError(out, "no such file yet", "a bbox.pt", "Give --overwrite or -o FILE.")
+    if job.dry_run:
+        return
+    if os.path.isfile(out) and not job.overwrite:
+        raise OutputError(out, "no such file yet", "a file", "Give --overwrite or -o FILE.")
+    require_free(out, job.overwrite)
+
+
+def _picture_place(job: RecoverJob, name: str) -> Path | None:
+    """Where the picture goes, judged before anything is written: a box without it is half done."""
+    if job.report is None or job.dry_run:
+        return None
+    is_picture = job.report.suffix.lower() in PICTURES and not job.report.is_dir()
+    place = job.report if is_picture else job.report / f"{name}.jpg"
+    require_free(place, job.overwrite)
+    return place
 
 
 def _recovered(
@@ -257,20 +270,12 @@ def _write_bbox(out: Path, certificate: CropCertificate, *, overwrite: bool) -> 
 
 
 def _write_picture(
-    report: Path, job: RecoverJob, lost: LostBBox, certificate: CropCertificate
-) -> Path:
-    """Write the picture of the proof; return its place."""
+    place: Path, job: RecoverJob, lost: LostBBox, certificate: CropCertificate
+) -> None:
     from fitting.crop.picture import recovery_picture
 
-    if report.suffix.lower() not in PICTURES:
-        report = report / f"{lost.name}.jpg"
-    try:
-        report.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(report.parent, "a folder to write to", error.strerror or "") from None
-    with replace_file(report, job.overwrite) as path:
+    with replace_file(place, job.overwrite) as path:
         path.write_bytes(recovery_picture(certificate, lost.crops, lost.sources))
-    return report
 
 
 def _as_json(certificate: CropCertificate) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converter.batch.executors import Failure
     from converter.batch.recovering import Recovered, RecoverJob
 
+_OTHER_KINDS = (".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".svg", ".pdf", ".html", ".json")
 _FOR_ONE = ("out", "source", "crops", "actor", "landmarks")
 
 
@@ -101,6 +102,8 @@ def _usage_error(command: RecoverArguments) -> str | None:
         return "--redetect finds the landmarks that --landmarks gives: choose one"
     if command.report is not None and command.landmarks is not None:
         return "--report shows crops; with --landmarks there are none"
+    if command.report is not None and command.report.suffix.lower() in _OTHER_KINDS:
+        return "--report: expected FILE.jpg, or a folder"
     return None
 
 

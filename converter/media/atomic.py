@@ -208,8 +208,16 @@ def require_free(path: Path | str, overwrite: bool = False, marker: str | None =
         else:
             _require_file_place(target, overwrite)
     above = next(parent for parent in target.parents if os.path.exists(parent))
-    if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(path, "a place that can be written", f"{above}, which is not")
+    is_folder = os.path.isdir(above)
+    if not is_folder or not os.access(above, os.W_OK | os.X_OK):
+        found = f"{_as_given(above, path)}, which is {'not' if is_folder else 'a file'}"
+        raise OutputError(path, "a place that can be written", found)
+
+
+def _as_given(above: Path, path: Path | str) -> Path:
+    """``above`` as ``path`` names it, where it does; "." would say little."""
+    named = (p for p in Path(path).parents if p != Path() and os.path.realpath(p) == str(above))
+    return next(named, above)
 
 
 def _require_folder_place(target: Path, overwrite: bool, marker: str) -> None:

@@ -79,9 +79,73 @@ def test_a_part_of_an_actor_folder_is_answered_with_the_whole(
     assert recover(*inside.split()) == 3
     err = capsys.readouterr().err
     assert err.count("\n") == 1
+    assert err.startswith(f"uncrop: {inside.split()[0]}: expected")
     assert ("Did you mean" in err) == (meant is not None)
     if meant is not None:
         assert err.endswith(f"Did you mean the actor folder {meant}?\n")
+
+
+def test_a_folder_of_pictures_taken_for_an_actor_folder_is_answered_by_what_it_is(
+    actor: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(actor.parent)
+    expected = "expected the tracker's crops, images/ or output/<name>/input/, found neither."
+    for folder in ("none/images", "out/eve/checkpoint"):
+        Path(folder).mkdir(parents=True)
+    shutil.copytree("eve/images", "crops")
+    shutil.copytree("eve/images", "out/eve/input")
+    Path("out/eve/checkpoint/00000.frame").touch()
+    for given, remedy in (
+        ("none/images", "Give --crops DIR."),
+        ("crops", "If the images in it are the crops, add --crops crops."),
+        ("out/eve/input", "Did you mean the track out/eve?"),
+    ):
+        assert recover(given, "--source", "eve/source") == 3
+        assert capsys.readouterr().err == f"uncrop: {given}: {expected} {remedy}\n"
+    monkeypatch.chdir("out/eve/input")
+    assert recover(".", "--source", "../../../eve/source") == 3
+    assert capsys.readouterr().err == f"uncrop: .: {expected} Did you mean the track ..?\n"
+    monkeypatch.chdir(actor.parent)
+    assert recover("none") == 3
+    assert "found neither. Give --source" in capsys.readouterr().err
+    assert recover("none/images") == 3
+    assert "neither, nor anything of a track or an actor folder" in capsys.readouterr().err
+    assert recover("crops", "--source", "eve/source", "--crops", "crops") == 0
+
+
+def test_the_crops_are_not_taken_for_source_frames(
+    actor: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(actor.parent)
+    assert recover("eve", "--source", actor / "images") == 3
+    assert capsys.readouterr().err == (
+        f"uncrop: {actor / 'images'}: expected the frames that the crops were cut from, found the "
+        "crops themselves. Give --source the video that was tracked, or its frames.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--report taken.jpg", "taken.jpg: expected nothing there yet, found a file"),
+        ("--report reports", "reports/eve.jpg: expected nothing there yet, found a file"),
+        ("--report taken.jpg/p.jpg",
+         "expected a place that can be written, found taken.jpg, which is a file."),
+        ("-o reports", "reports: expected a file, or nothing yet, found a folder"),
+        ("-o taken.jpg", "taken.jpg: expected no such file yet, found a file. Give --overwrite"),
+    ],
+)  # fmt: skip
+def test_places_are_judged_before_anything_is_written(
+    actor: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, arguments: str, said: str
+) -> None:
+    monkeypatch.chdir(actor.parent)
+    for taken in ("taken.jpg", "reports/eve.jpg"):
+        Path(taken).parent.mkdir(exist_ok=True)
+        Path(taken).write_bytes(b"precious")
+    assert recover("eve", *arguments.split()) == 3
+    assert said in capsys.readouterr().err
+    assert not Path("eve/bbox.pt").exists()
+    assert Path("taken.jpg").read_bytes() == Path("reports/eve.jpg").read_bytes() == b"precious"
 
 
 def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, capsys: Captured) -> None:
@@ -166,14 +230,19 @@ def test_a_track_gives_its_box_from_any_folder(own_track: MakeTrack, left: str) 
     [
         (["/nowhere"], 3, "/nowhere: expected a track, or an actor folder with images/"),
         (["ACTOR", "--source", "/nowhere"], 3, "/nowhere: expected what --source names"),
+        (["ACTOR", "--source", "/nowhere"], 3, "found nothing. Check its spelling."),
+        (["ACTOR", "--crops", "/nowhere"], 3, "/nowhere: expected PNG or JPEG crops, found noth"),
+        (["ACTORR"], 3, "with images/, found nothing. Did you mean ACTOR?"),
+        (["ACTOR", "--fps", "0"], 3, "--fps: expected frames per second, 0.1 to 1000, found 0."),
         (["ACTOR", "--frames", "0"], 2, "--frames: expected 1 or more"),
+        (["ACTOR", "--report", "x.png"], 2, "--report: expected FILE.jpg, or a folder"),
     ],
 )
 def test_mistakes_are_named(
     actor: Path, capsys: Captured, arguments: list[str], code: int, said: str
 ) -> None:
-    assert recover(*(actor if a == "ACTOR" else a for a in arguments)) == code
-    assert said in capsys.readouterr().err
+    assert recover(*(a.replace("ACTOR", str(actor)) for a in arguments)) == code
+    assert said.replace("ACTOR", str(actor)) in capsys.readouterr().err
 
 
 def test_landmarks_that_jump_show_where_a_second_box_begins(

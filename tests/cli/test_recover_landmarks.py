@@ -111,6 +111,18 @@ def test_what_is_missing_is_asked_for(
     assert len(said.splitlines()) == 1
 
 
+def test_landmarks_of_the_crops_are_not_taken_for_those_of_the_source(
+    own_track: MakeTrack, tmp_path: Path, capsys: Captured
+) -> None:
+    folder, truth = own_track(n_frames=3, source="video")
+    strip(truth.actor, truth.output, tmp_path / "unused", SMALL, 0.0)
+    kpt = truth.actor / "kpt"
+    assert recover(folder, "--landmarks", kpt, "--accept-approximate") == 3
+    said = f"{kpt}: expected landmarks of source frames, found those of the crops: 3 frames as in"
+    assert said in capsys.readouterr().err
+    assert not (truth.actor / "bbox.pt").exists()
+
+
 def test_redetection_takes_the_first_frame_and_others(make_track: MakeTrack) -> None:
     """With a detector of our own: the weights of face_alignment are not here."""
     folder, _ = make_track(n_frames=12, source="video")

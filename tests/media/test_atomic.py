@@ -139,6 +139,27 @@ def test_a_refusal_names_the_place_as_it_was_given(
             assert caught.value.where == str(out)
 
 
+def test_what_is_in_the_way_above_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "file").touch()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("sets/file")
+    (tmp_path / "out").symlink_to("sets/file/deep/out")
+    monkeypatch.chdir(tmp_path / "here")
+    for out, named in (
+        ("../sets/file/a/b", "../sets/file"),
+        ("../link/a", "../link"),
+        ("../out", f"{tmp_path}/sets/file"),  # no part of what was given
+        (f"{tmp_path}/link/a/b", f"{tmp_path}/link"),
+    ):
+        with pytest.raises(OutputError) as caught:
+            require_free(out)
+        assert caught.value.where == out
+        assert caught.value.found == f"{named}, which is a file"
+
+
 # --- folders ----------------------------------------------------------------------------------
 
 

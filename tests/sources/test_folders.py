@@ -155,7 +155,17 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "found another kind of file" in refused(tmp_path / "note.txt")
     (tmp_path / "output").mkdir()
     assert f"Did you mean {tmp_path}/output?" in refused(tmp_path / "outptu")
-    assert "There is no folder" in refused(tmp_path / "no" / "where")
+    assert f"There is no folder {tmp_path}/no." in refused(tmp_path / "no" / "where")
+
+
+def test_a_folder_that_is_not_there_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output").mkdir()
+    assert refused(Path("no/where")).endswith("There is no folder no.")
+    assert refused(Path("../no/where/at")).endswith("There is no folder ../no/where.")
+    assert refused(Path("outptu")).endswith("Did you mean output?")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\udcff\udcfe", "loop"])

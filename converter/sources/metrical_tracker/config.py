@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from converter.errors import FormatError, UncropError
+from converter.errors import ConventionError, FormatError, UncropError
 from converter.findings import Finding
 from converter.media.files import read_bytes
 from converter.media.limits import Limits
@@ -53,6 +53,15 @@ class TrackerConfig:
     fps: float | None = None
     crop_image: bool | None = None
     findings: tuple[Finding, ...] = ()
+
+
+def require_fps(fps: float | None) -> None:
+    """Raise ConventionError if the user names a rate that no video was extracted at."""
+    if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
+        raise ConventionError(
+            "--fps", f"frames per second, {_MIN_FPS:g} to {_MAX_FPS:g}", f"{fps:g}",
+            "It is the rate at which the tracker extracted the video, usually 25.",
+        )  # fmt: skip
 
 
 def read_config(path: Path, limits: Limits) -> TrackerConfig:

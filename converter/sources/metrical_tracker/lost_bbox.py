@@ -17,7 +17,8 @@ from converter.media.files import scan_folder
 from converter.media.images import ImageFiles, list_images
 from converter.media.limits import Limits
 from converter.media.video import VIDEO_SUFFIXES, VideoFrames
-from converter.registry import Progress, ReadOptions
+from converter.registry import Progress, ReadOptions, require_path
+from converter.sources.metrical_tracker.config import require_fps
 from converter.sources.metrical_tracker.folders import (
     TrackFolders,
     actor_around,
@@ -30,6 +31,7 @@ from fitting.crop import CropCertificate, recover_crop
 _DEFAULT_FPS = 25.0
 _N_STEM = 12
 _MIN_FRAMES, _N_HINTS, _MANY_TIMES = 5, 2, 8.0
+_LEFT = ("images", "input", "kpt", "kpt_dense", "bbox.pt", "checkpoint")
 _REMEDIES = {
     "mirrored": "The source is a mirror image of the crops: give --source the video that was "
     "tracked, or this one mirrored the same way.",
@@ -86,6 +88,8 @@ def find_lost_bbox(path: Path, options: ReadOptions, crops: Path | None = None) 
     ------
     MissingInputError
         If there are no crops or no source frames.
+    RecoveryError
+        If the source frames named are the crops.
     UncropError
         If they cannot be read.
 
@@ -93,6 +97,7 @@ def find_lost_bbox(path: Path, options: ReadOptions, crops: Path | None = None) 
     folders = lost_folders(path, options)
     sources = source_frames(folders, options)
     images, guesses = _crops(folders, crops, options.limits)
+    _require_others(sources, images)
     actor = folders.actor or folders.output
     hints = landmark_jumps(images, actor / "kpt", options.limits)
     return LostBBox(folders.name, images, sources, guesses, actor / "bbox.pt", hints)
@@ -124,9 +129,22 @@ def landmark_jumps(crops: Frames, kpt: Path, limits: Limits) -> tuple[int, ...]:
 
 
 def lost_folders(path: Path, options: ReadOptions) -> TrackFolders:
-    """Return the folders of a track, or of an actor that was never tracked."""
-    if not os.path.exists(path):
-        raise MissingInputError(path, "a track, or an actor folder with images/", "nothing")
+    """Return the folders of a track, or of an actor that was never tracked.
+
+    Raises
+    ------
+    MissingInputError
+        If they, or what an option names, are not there.
+    ConventionError
+        If --fps is no rate.
+
+    """
+    require_fps(options.fps)
+    try:
+        require_path(path)
+    except MissingInputError as error:
+        expected = "a track, or an actor folder with images/"
+        raise MissingInputError(path, expected, error.found, error.remedy) from None
     return find_folders(path, options) if looks_like_track(path) else _untracked(path, options)
 
 
@@ -200,10 +218,10 @@ def _crops(
     if given is not None:
         paths = list_images(given)
         if not paths:
-            raise MissingInputError(given, "PNG or JPEG crops", "none", "--crops is a folder.")
+            none = "none" if os.path.exists(given) else "nothing"
+            raise MissingInputError(given, "PNG or JPEG crops", none, "--crops is a folder.")
         return ImageFiles.of(paths, limits), None
-    images = folders.actor / "images" if folders.actor is not None else None
-    if images is not None and (paths := list_images(images)):
+    if folders.actor is not None and (paths := list_images(folders.actor / "images")):
         return ImageFiles.of(paths, limits), None
     dumped = folders.output / "input"
     dumps = {int(p.stem): p for p in list_images(dumped) if _is_number(p.stem)}
@@ -211,10 +229,10 @@ def _crops(
     found = numbered_crops(dumps, ids, folders.config.begin_frames or 0, limits)
     if found is None:
         raise MissingInputError(
-            images or folders.output,
+            folders.actor or folders.output,
             "the tracker's crops, images/ or output/<name>/input/",
             "neither",
-            _meant(folders) or "Give --crops DIR.",
+            _meant(folders) or _itself(folders) or "Give --crops DIR.",
         )
     return found
 
@@ -227,10 +245,12 @@ def source_frames(folders: TrackFolders, options: ReadOptions) -> Frames:
     """Return the source frames of a track; raises MissingInputError."""
     source = folders.source
     if source is None:
+        given = folders.actor or folders.output
+        is_bare = not any((given / name).exists() for name in _LEFT)
         raise MissingInputError(
-            folders.actor or folders.output,
+            given,
             "the source frames (source/), or the video",
-            "neither",
+            "neither, nor anything of a track or an actor folder" if is_bare else "neither",
             _meant(folders) or "Give --source DIR_OR_VIDEO.",
         )
     if source.is_dir():
@@ -239,9 +259,30 @@ def source_frames(folders: TrackFolders, options: ReadOptions) -> Frames:
 
 
 def _meant(folders: TrackFolders) -> str:
-    """Name the actor folder around a folder that is none itself, or say nothing."""
-    around = actor_around(folders.actor or folders.output)
-    return f"Did you mean the actor folder {around}?" if around is not None else ""
+    """Name the actor folder, or the track, around a part of it; or say nothing."""
+    given = folders.actor or folders.output
+    if (around := actor_around(given)) is not None:
+        return f"Did you mean the actor folder {around}?"
+    above = Path(os.path.abspath(given)).parent
+    around = above if given.is_absolute() else Path(os.path.relpath(above))
+    is_part = given == folders.output and any((around / "checkpoint").glob("*.frame"))
+    return f"Did you mean the track {around}?" if is_part else ""
+
+
+def _itself(folders: TrackFolders) -> str:
+    """Say how to use a folder of crops that was taken for an actor folder; or say nothing."""
+    given = folders.actor or folders.output
+    if not list_images(given):
+        return ""
+    return f"If the images in it are the crops, add --crops {given}."
+
+
+def _require_others(sources: Frames, crops: Frames) -> None:
+    if os.path.realpath(sources.origin) == os.path.realpath(crops.origin):
+        raise RecoveryError(
+            sources.origin, "the frames that the crops were cut from", "the crops themselves",
+            "Give --source the video that was tracked, or its frames.",
+        )  # fmt: skip
 
 
 def _untracked(path: Path, options: ReadOptions) -> TrackFolders:
@@ -254,7 +295,7 @@ def _untracked(path: Path, options: ReadOptions) -> TrackFolders:
     actor = options.actor or path
     source = options.source
     if source is not None and not source.exists():
-        raise MissingInputError(source, "what --source names", "nothing")
+        raise MissingInputError(source, "what --source names", "nothing", "Check its spelling.")
     if source is not None and source.is_dir() and not list_images(source):
         raise MissingInputError(source, "PNG or JPEG source frames", "none")
     if source is None and list_images(actor / "source"):

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.errors import FormatError, MissingInputError
+from converter.errors import FormatError, MissingInputError, RecoveryError
 from converter.findings import counted
 from converter.geometry.crop import BBox
 from converter.geometry.pixels import Floats, Size, index_from_pixels, pixels_from_index
@@ -122,11 +122,17 @@ def landmarks_left(lost: LostCrops) -> str:
     return ""
 
 
-def approximate_box(lost: LostCrops, landmarks: SourceLandmarks, limits: Limits) -> CropCertificate:
+def approximate_box(
+    lost: LostCrops, landmarks: SourceLandmarks, where: object, limits: Limits
+) -> CropCertificate:
     """Estimate the box from landmarks in crops and sources, or by the tracker's rule alone.
+
+    ``where`` names the landmarks of the source frames in messages.
 
     Raises
     ------
+    RecoveryError
+        If they are those of the crops.
     FormatError
         If a landmark file cannot be read.
     MissingInputError
@@ -137,6 +143,14 @@ def approximate_box(lost: LostCrops, landmarks: SourceLandmarks, limits: Limits)
     by_rule = _by_rule(landmarks, source)
     crops = _crop_landmarks(lost.folders, landmarks.n_points, limits)
     both = sorted(crops.keys() & landmarks.points.keys())
+    if both and all(np.array_equal(crops[n], landmarks.points[n]) for n in both):
+        as_in = f"{counted(len(both), 'frame')} as in {_FOLDERS[landmarks.n_points]}/"
+        raise RecoveryError(
+            where,
+            "landmarks of source frames",
+            f"those of the crops: {as_in}",
+            "Find the same points in source frames, with the detector that made these.",
+        )
     if both:
         pairs = [LandmarkPair(n, crops[n], landmarks.points[n]) for n in both]
         return box_from_landmarks(pairs, source, lost.output, by_rule and by_rule[1])

@@ -41,6 +41,7 @@ from converter.sources.metrical_tracker.cameras import (
     read_cameras,
     stated_size,
 )
+from converter.sources.metrical_tracker.config import require_fps
 from converter.sources.metrical_tracker.evidence import landmark_residuals, settle_image_space
 from converter.sources.metrical_tracker.files import (
     LARGEST_EDGE,
@@ -60,7 +61,6 @@ from converter.sources.metrical_tracker.numbering import (
 from converter.sources.metrical_tracker.payload import FramePayload, frame_from, read_frame
 from converter.track import Flame, Frames, InputFile, Provenance, Track, VideoFile
 
-_MIN_FPS, _MAX_FPS = 0.1, 1000.0
 _BBOX_REMEDY = "Is it the tracker's own bbox.pt?"
 # Measured: 0.62 one frame off, where the head moves 0.7 px per frame (spec, 3.10).
 _LAG_RATIO = 0.8
@@ -167,12 +167,8 @@ class _Reader(TrackFiles):
         return track.with_findings(self.findings, self.steps)
 
     def _check_options(self) -> None:
-        fps, begin = self.options.fps, self.options.begin_frames
-        if fps is not None and not _MIN_FPS <= fps <= _MAX_FPS:
-            raise ConventionError(
-                "--fps", f"frames per second, {_MIN_FPS:g} to {_MAX_FPS:g}", f"{fps:g}",
-                "It is the rate at which the tracker extracted the video, usually 25.",
-            )  # fmt: skip
+        require_fps(self.options.fps)
+        begin = self.options.begin_frames
         if begin is not None and begin < 0:
             raise ConventionError(
                 "--begin-frames", "0 or more", f"{begin}",
