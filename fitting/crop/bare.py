@@ -8,7 +8,7 @@ from converter.geometry.crop import BBox, Crop
 from fitting.crop.certificate import CropCertificate
 from fitting.crop.checker import Checked
 from fitting.crop.pair import Agreement
-from fitting.crop.solver import Refusal, Solver, certificate_of, without_content
+from fitting.crop.solver import Refusal, Solver, certificate_of, not_cropped, without_content
 
 _REACH = 2
 
@@ -25,9 +25,7 @@ def recover_bare_cut(solver: Solver, picks: Sequence[int]) -> CropCertificate:
         if refusal is not None and len(solver.crops) == 1:
             return refusal.certificate()
         if refusal is None and solver.is_whole_frame(pair):
-            return Refusal(
-                "not-cropped", f"{name} is the whole source frame, not cropped at all"
-            ).certificate()
+            return not_cropped(name).certificate()
         found = _plain_cut(solver, index)
         if found is None or (checked and checked[0].crops != found.crops):
             return Refusal(

@@ -34,6 +34,7 @@ from fitting.crop.solver import (
     Solver,
     agrees,
     certificate_of,
+    not_cropped,
     rotated,
     without_content,
 )
@@ -47,6 +48,9 @@ Right crops came to at most 0.25 with the one and 0.17 with the other, never bot
 cut half a pixel beside came to at least 0.14 and 0.17.
 """
 _MAX_CORNER_PX = 0.35
+_WHOLE_PX = 2
+"""How near a whole frame a mapping may come that cannot be one: the tracker leaves the last column
+and row out."""
 _CERTAINLY_OFF = 5.0
 """Standard errors from which on the edges of a single frame lie beside the mapping."""
 _SIGNIFICANT = 4.0
@@ -411,6 +415,10 @@ class _Recovery:
         worst = _lies_off(pairs, mapping, _SIGNIFICANT) or _looks_off(pairs[0], mapping)
         if not worst:
             return None
+        size = self._solver.size
+        beside = np.abs(mapping.edges - (0, size.width, 0, size.height))
+        if np.max(beside) <= _WHOLE_PX and self._solver.is_whole_frame(pairs[0]):
+            return not_cropped(self._solver.crops.name(pairs[0].index))
         return Refusal(
             "off-lattice",
             f"the best edges lie {worst:.2f} px off whole pixels: the crops were resized, shifted "

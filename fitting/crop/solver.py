@@ -380,7 +380,7 @@ class Solver:
         pair, thorough = self.pair(index, source_index), attempts is THOROUGH
         soon = attempts is FAST or attempts is TINY
         if (self._would_be_squeezed or not soon) and self.is_whole_frame(pair):
-            return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
+            return not_cropped(name)
         if soon:
             return None
         crop, source = self.crops.described(index), self.sources.described(source_index)
@@ -513,6 +513,11 @@ def without_content(grey: Grey, name: str) -> Refusal | None:
     if Pair(grey, grey).textured_blocks() < MIN_BLOCKS:
         return Refusal("too-little-texture", f"{name} has too little texture")
     return None
+
+
+def not_cropped(name: str) -> Refusal:
+    """Refuse a crop that is all of its source frame."""
+    return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
 
 
 def rotated(name: str, angle_deg: float) -> Refusal:
