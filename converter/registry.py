@@ -215,23 +215,23 @@ def detect_source(path: Path) -> Source:
     )
 
 
-def require_path(path: Path) -> None:
+def require_path(path: Path, expected: str = "a track") -> None:
     """Raise MissingInputError, with a name close to it if there is one, if nothing is there."""
     if not os.path.exists(path):
-        raise MissingInputError(path, *_absent(path))
+        raise MissingInputError(path, expected, *_absent(path))
 
 
-def _absent(path: Path) -> tuple[str, str, str]:
-    """Say why ``path`` is not there: a name close to it, or a folder that may not be entered."""
+def _absent(path: Path) -> tuple[str, str]:
+    """Say what is in place of ``path``, and what is meant: a name close to it, if there is one."""
     parent = path.parent
     try:
         names = [entry.name for entry in scan_folder(parent)]
     except FormatError as error:
-        return "a track", f"{error.found} for {parent}", error.remedy
+        return f"{error.found} for {parent}", error.remedy
     except MissingInputError:
-        return "a track", "nothing", f"There is no folder {parent}."
+        return "nothing", f"There is no folder {parent}."
     near = difflib.get_close_matches(path.name, names, n=1)
-    return "a track", "nothing", f"Did you mean {path.parent / near[0]}?" if near else ""
+    return "nothing", f"Did you mean {path.parent / near[0]}?" if near else ""
 
 
 def read_track(path: Path | str, options: ReadOptions | None = None) -> Track:

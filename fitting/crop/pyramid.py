@@ -18,9 +18,9 @@ from fitting.crop.padding import border
 from fitting.crop.pair import Pair
 
 _SOURCE_SIDES = (320, 640)
-_MIN_SIDE, _ENOUGH = 12, 12
-"""Templates are looked for in the smaller source, at a fifth of the cost, if that leaves enough of
-them; px."""
+_MIN_SIDE = 12
+"""Least side of a template, px. One that is smaller in the smaller source is looked for in the
+larger, at five times the cost."""
 _STEP = 1.05
 _BLACK = 24
 _N_PLACES = 3
@@ -63,7 +63,7 @@ def find_places(crop: Grey, source: Grey, most: float = np.inf) -> list[Place]:
 
     def best(side: float) -> Place | None:
         """The best place for a crop that shows ``side`` px of the source."""
-        level = 0 if side * scales[0] >= _ENOUGH else 1
+        level = 0 if side * scales[0] >= _MIN_SIDE else 1
         small, scale = smaller[level], scales[level]
         ratio = side * scale / min(shown.shape)
         part = (round(shown.shape[1] * ratio), round(shown.shape[0] * ratio))

@@ -89,13 +89,13 @@ class Attempt:
 
 _SMALL, _USUAL = Attempt(480, 256, 0.04), Attempt(800, 512, 0.04)
 _FINE, _COARSE = Attempt(1600, 512, 0.01), Attempt(400, 512, 0.01)
-_QUICK, _FAINT = Attempt(960, 256, 20, is_sift=False), Attempt(960, 256, 7, is_sift=False)
-FAST = (_QUICK,)
+_FAINT = Attempt(960, 256, 7, is_sift=False)
+FAST = (Attempt(960, 256, 20, is_sift=False),)
 TINY = (Attempt(1920, 192, 20, is_sift=False),)
 """For boxes down to a twentieth of the frame's width."""
 USUAL = (_SMALL, *TINY, _FAINT, _USUAL)
 THOROUGH = (_FINE, _COARSE)
-QUICK = (_QUICK, _SMALL, _FAINT)
+QUICK = (*FAST, _SMALL, _FAINT)
 
 Descriptors = NDArray[np.float32] | NDArray[np.uint8]
 

@@ -132,7 +132,9 @@ class Solver:
         yield FAST
         if self.crops.described(index).is_smooth:
             yield TINY
-        yield USUAL
+            yield [attempt for attempt in USUAL if attempt not in TINY]
+        else:
+            yield USUAL
         yield THOROUGH
 
     def solve_quickly(self, index: int) -> Checked | None:

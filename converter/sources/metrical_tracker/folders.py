@@ -71,6 +71,11 @@ class TrackFolders:
     config: TrackerConfig = field(default_factory=TrackerConfig)
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def inputs(self) -> Path:
+        """Where what the tracker was given is looked for: the actor folder, or else the output."""
+        return self.actor or self.output
+
 
 def find_folders(path: Path, options: ReadOptions) -> TrackFolders:
     """Find a track from its output, checkpoint or actor folder, or a parent of both.
@@ -258,6 +263,11 @@ def actor_around(path: Path) -> Path | None:
     parts = {p: os.path.relpath(path, p).split(os.sep)[0] for p in above}
     named = (p for p in above if parts[p] in _ACTOR_ENTRIES)
     return next((p for p in named if any(_holds_images(p / n) for n in _PICTURES)), None)
+
+
+def track_around(path: Path) -> Path | None:
+    """The track's output folder that ``path`` lies in, like its input/; None if it is none."""
+    return next((p for p in _parents(path)[:1] if _holds_frames(p / "checkpoint")), None)
 
 
 def _given_actor(path: Path | None) -> Path | None:

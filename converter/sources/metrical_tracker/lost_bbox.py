@@ -24,6 +24,7 @@ from converter.sources.metrical_tracker.folders import (
     actor_around,
     find_folders,
     looks_like_track,
+    track_around,
 )
 from converter.track import Frames
 from fitting.crop import CropCertificate, recover_crop
@@ -98,7 +99,7 @@ def find_lost_bbox(path: Path, options: ReadOptions, crops: Path | None = None) 
     sources = source_frames(folders, options)
     images, guesses = _crops(folders, crops, options.limits)
     _require_others(sources, images)
-    actor = folders.actor or folders.output
+    actor = folders.inputs
     hints = landmark_jumps(images, actor / "kpt", options.limits)
     return LostBBox(folders.name, images, sources, guesses, actor / "bbox.pt", hints)
 
@@ -140,11 +141,7 @@ def lost_folders(path: Path, options: ReadOptions) -> TrackFolders:
 
     """
     require_fps(options.fps)
-    try:
-        require_path(path)
-    except MissingInputError as error:
-        expected = "a track, or an actor folder with images/"
-        raise MissingInputError(path, expected, error.found, error.remedy) from None
+    require_path(path, "a track, or an actor folder with images/")
     return find_folders(path, options) if looks_like_track(path) else _untracked(path, options)
 
 
@@ -229,7 +226,7 @@ def _crops(
     found = numbered_crops(dumps, ids, folders.config.begin_frames or 0, limits)
     if found is None:
         raise MissingInputError(
-            folders.actor or folders.output,
+            folders.inputs,
             "the tracker's crops, images/ or output/<name>/input/",
             "neither",
             _meant(folders) or _itself(folders) or "Give --crops DIR.",
@@ -245,10 +242,9 @@ def source_frames(folders: TrackFolders, options: ReadOptions) -> Frames:
     """Return the source frames of a track; raises MissingInputError."""
     source = folders.source
     if source is None:
-        given = folders.actor or folders.output
-        is_bare = not any((given / name).exists() for name in _LEFT)
+        is_bare = not any((folders.inputs / name).exists() for name in _LEFT)
         raise MissingInputError(
-            given,
+            folders.inputs,
             "the source frames (source/), or the video",
             "neither, nor anything of a track or an actor folder" if is_bare else "neither",
             _meant(folders) or "Give --source DIR_OR_VIDEO.",
@@ -260,21 +256,17 @@ def source_frames(folders: TrackFolders, options: ReadOptions) -> Frames:
 
 def _meant(folders: TrackFolders) -> str:
     """Name the actor folder, or the track, around a part of it; or say nothing."""
-    given = folders.actor or folders.output
-    if (around := actor_around(given)) is not None:
+    if (around := actor_around(folders.inputs)) is not None:
         return f"Did you mean the actor folder {around}?"
-    above = Path(os.path.abspath(given)).parent
-    around = above if given.is_absolute() else Path(os.path.relpath(above))
-    is_part = given == folders.output and any((around / "checkpoint").glob("*.frame"))
-    return f"Did you mean the track {around}?" if is_part else ""
+    around = track_around(folders.output) if folders.inputs == folders.output else None
+    return f"Did you mean the track {around}?" if around is not None else ""
 
 
 def _itself(folders: TrackFolders) -> str:
     """Say how to use a folder of crops that was taken for an actor folder; or say nothing."""
-    given = folders.actor or folders.output
-    if not list_images(given):
+    if not list_images(folders.inputs):
         return ""
-    return f"If the images in it are the crops, add --crops {given}."
+    return f"If the images in it are the crops, add --crops {folders.inputs}."
 
 
 def _require_others(sources: Frames, crops: Frames) -> None:

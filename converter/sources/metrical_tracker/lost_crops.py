@@ -108,7 +108,7 @@ def find_lost_crops(path: Path, options: ReadOptions) -> LostCrops:
         frames = FrameFiles.of(folders.checkpoint).paths
         stated = stated_size(read_frame(frames[0], options.limits)) if frames else None
         output = stated or output
-    actor = folders.actor or folders.output
+    actor = folders.inputs
     return LostCrops(folders.name, folders, sources, output, actor / "bbox.pt")
 
 
@@ -158,7 +158,7 @@ def approximate_box(
         name, _ = by_rule
         return box_from_rule(landmarks.points[name], name, source, lost.output)
     raise MissingInputError(
-        lost.folders.actor or lost.folders.output,
+        lost.folders.inputs,
         f"{_FOLDERS[landmarks.n_points]}/ of frames that have source landmarks, or 68 landmarks of "
         "the first source frame",
         "neither",

@@ -339,7 +339,7 @@ class _Reader(TrackFiles):
             crops = numbered_crops(self.dumps, ids, begin, self.options.limits)
         if crops is None or sources is None:
             return None
-        where = self.folders.actor or self.folders.output
+        where = self.folders.inputs
         crop, finding = recover_or_say(where, crops[0], crops[1], sources, self.options.progress)
         self.findings.append(finding)
         return crop

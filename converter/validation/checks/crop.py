@@ -36,7 +36,7 @@ def bbox_missing(track: Tracked) -> Outcome:
     """There is a bbox.pt where images were cut."""
     if track.folders.bbox is not None or track.is_whole:
         return Outcome((), 1)
-    found = finding("warning", track.folders.actor or track.folders.output,
+    found = finding("warning", track.folders.inputs,
                     "there is no bbox.pt: the cameras cannot leave the tracker's crops.",
                     fix=f"`{_recover(track)}` finds it again; or give --actor or --bbox if there "
                     "is one.")  # fmt: skip

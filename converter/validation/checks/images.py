@@ -49,7 +49,7 @@ def images_unsquared(track: Tracked) -> Outcome:
         return Outcome((), 1)
     wrong = track.stated_size is not None and track.stated_size != size
     found = finding(
-        "error" if wrong else "warning", track.folders.actor or track.folders.output,
+        "error" if wrong else "warning", track.folders.inputs,
         f"the images have the size of the bbox, {size}: with an image_size that is not square the "
         "tracker cuts and neither squares nor resizes.",
         fix="uncrop reads them so. Trainers that expect squares need image_size of equal numbers.",
