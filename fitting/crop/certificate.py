@@ -66,6 +66,9 @@ class CropCertificate:
         Stable id of the reason, e.g. "mirrored"; empty where there is none.
     frames_checked
         Number of frames compared.
+    frames_still
+        Number of further crops of which only what stands still was compared, with a source frame of
+        those: it lies where the same box puts it.
     max_abs_diff
         Largest difference between a crop and its re-render, grey levels; None if refused.
     differing_px
@@ -92,6 +95,7 @@ class CropCertificate:
     reason: str = ""
     cause: str = ""
     frames_checked: int = 0
+    frames_still: int = 0
     max_abs_diff: int | None = None
     differing_px: float | None = None
     runner_up_gap: float = float("nan")
@@ -164,6 +168,9 @@ class CropCertificate:
                 f"{frames}, {self.agreement:.0%} of the texture agrees, next box "
                 f"{self.runner_up_gap:.2f} times worse ({self.certainty:.0f} standard errors)"
             )
+        if self.frames_still:
+            verb = "shows" if self.frames_still == 1 else "show"
+            text += f"; {self.frames_still} more {verb} the same room in the same place"
         if len(self.candidates) > 1:
             others = ", ".join(str(b) for b in self.candidates[1:4])
             text += f"; same images and cameras: {others}"

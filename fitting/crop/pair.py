@@ -17,6 +17,7 @@ from fitting.crop.mapping import Grey, Mapping, render_grey
 
 if TYPE_CHECKING:
     from fitting.crop.pixelwise import Look
+    from fitting.crop.refine import Ranking
 
 BLOCK = 16
 """Side of a block, px of the images compared."""
@@ -72,9 +73,9 @@ class Pair:
         Their positions in their sequences.
     shrink
         By how much crop and re-render are shrunk before they are compared: noise averages out.
-    free_steps, looks
-        What `fitting.crop.refine.residual` and `fitting.crop.pixelwise.find_look` found for this
-        pair, by mapping.
+    free_steps, looks, rankings
+        What `fitting.crop.refine.residual`, `fitting.crop.pixelwise.find_look` and
+        `fitting.crop.refine.climb` found for this pair, by mapping.
     texture_limit
         Standard deviation, grey levels, from which on a block has texture.
 
@@ -87,6 +88,7 @@ class Pair:
     shrink: int = 1
     free_steps: dict[Mapping, tuple[Floats, Floats]] = field(init=False, default_factory=dict)
     looks: dict[Mapping, Look | None] = field(init=False, default_factory=dict)
+    rankings: dict[tuple[Mapping, int], Ranking | None] = field(init=False, default_factory=dict)
     texture_limit: float = field(init=False)
     _small: Grey = field(init=False)
     _tiles: Blocks = field(init=False)
@@ -175,9 +177,13 @@ class Pair:
 
     def agreement_with(self, image: Grey) -> Agreement:
         """Compare the crop with any image of its size."""
+        return _agreement(self.correlations_with(image))
+
+    def correlations_with(self, image: Grey) -> NDArray[np.float32]:
+        """Correlations of the blocks that have texture in the crop and in an image of its size."""
         tiles, std = _normalised(_tiled(_shrunk(image, self.shrink)))
         textured = (std > self.texture_limit) & (self._std > self.texture_limit)
-        return _agreement(_correlation(tiles, self._tiles)[textured])
+        return np.asarray(_correlation(tiles, self._tiles)[textured], np.float32)
 
     def textured_blocks(self) -> int:
         """Number of blocks of the crop that have texture."""

@@ -1,7 +1,8 @@
 """Recovering a lost bbox.pt from a track's crops and the frames they were cut from.
 
-One frame is solved from scratch and proved (`fitting.crop.solver`), and a few frames spread over
-the track must confirm it. Where they do not, the cause is looked for and named: nothing is written
+One frame is solved from scratch and proved (`fitting.crop.solver`), and a few crops spread over the
+track must confirm it, by their own source frames or by what stands still in that of the first
+(`fitting.crop.still`). Where they do not, the cause is looked for and named: nothing is written
 that a frame contradicts.
 """
 
@@ -18,11 +19,11 @@ import numpy as np
 from converter.errors import MissingInputError
 from converter.geometry.crop import BBox
 from converter.media.images import ImageFiles
-from converter.media.parallel import ordered_map
+from converter.media.parallel import ordered_map, spread_out
 from converter.track import Frames
 from fitting.crop.bare import recover_bare_cut
 from fitting.crop.boxes import name_two_boxes, suspicious
-from fitting.crop.certificate import CropCertificate
+from fitting.crop.certificate import CropCertificate, Verdict
 from fitting.crop.checker import Checked
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import MIN_BLOCKS, Pair
@@ -38,6 +39,7 @@ from fitting.crop.solver import (
     rotated,
     without_content,
 )
+from fitting.crop.still import looks_moved, stands_still
 
 _CONTRADICTS = 4.0
 """Standard errors from which on a single frame contradicts a mapping."""
@@ -87,7 +89,7 @@ def recover_crop(
         For each crop, the position of its source frame; by names or order if None. Off by a few
         frames does no harm: pairs are found by content.
     n_frames
-        Frames to check, spread over the track. More are read where that is not enough.
+        Crops to check, spread over the track. More are read where that is not enough.
     hints
         Positions of crops where another box may begin, by what else is known of them; they are
         checked as well.
@@ -117,18 +119,33 @@ def recover_crop(
         if crops.size.width != crops.size.height:
             return recover_bare_cut(solver, picks)
         picks = sorted({*picks, *(i for i in hints if 0 <= i < len(crops))})
-        open_sources.begin([solver.guess(i) for i in _from_the_middle(picks)])
+        open_sources.begin([solver.guess(_from_the_middle(picks)[0])])
         return _Recovery(solver, picks, aside, progress).run()
 
 
 def _suspects(solver: Solver, picks: Sequence[int]) -> list[int]:
     """Crops to look at as well; all of them are read after the first of the source files.
 
-    A video is read in one pass, for which all that is wanted of it has to be known soon.
+    A video is read in one pass, for which all that is wanted of it has to be known soon. Of files,
+    those are read ahead that will be needed: none where the crops look as if they stood still.
     """
     if isinstance(solver.sources.frames, ImageFiles):
-        solver.sources.image(solver.guess(_from_the_middle(picks)[0]))
+        middle, *others = _from_the_middle(picks)
+        grey = solver.crops.grey
+        if not _may_stand(solver) or any(looks_moved(grey(middle), grey(i)) for i in others):
+            solver.sources.prefetch([solver.guess(i) for i in others])
+        solver.sources.image(solver.guess(middle))
     return suspicious(solver.crops)
+
+
+def _may_stand(solver: Solver) -> bool:
+    """Whether a crop may be held against the source frame of another alone.
+
+    Its number is not checked so: as many files on both sides, and none beside its number, leave no
+    doubt of it.
+    """
+    is_numbered = solver.is_one_to_one and not solver.offset
+    return is_numbered and isinstance(solver.sources.frames, ImageFiles)
 
 
 class _Recovery:
@@ -146,6 +163,8 @@ class _Recovery:
         self._aside = aside
         self._suspects = aside.submit(_suspects, solver, picks)
         self._progress = progress
+        self._still: list[int] = []
+        """Crops that were held against the source frame of the first alone."""
 
     def run(self) -> CropCertificate:
         if not isinstance(self._solver.sources.frames, ImageFiles):  # a video is read in one pass
@@ -157,15 +176,19 @@ class _Recovery:
         self._look_at_suspects()
         mapping = Mapping.of_crop(first.crops[0])
         ranking = self._aside.submit(self._rank_equal, first, mapping)  # while others are read
-        checked = self._others(first, mapping)
+        self._still = self._standing(first, mapping)
+        moving = [index for index in self._indices(first) if index not in self._still]
+        self._solver.sources.begin([self._solver.guess(index) for index in moving])
+        checked = self._others(first, mapping, moving)
         if isinstance(checked, Refusal):
             return checked.certificate()
         return self._verdict(mapping, [first, *checked], ranking)
 
     def _look_at_suspects(self) -> None:
         self._picks = sorted({*self._picks, *self._suspects.result()})
-        wanted = [self._solver.guess(i) for i in _from_the_middle(self._picks)]
-        self._solver.sources.prefetch(wanted)
+        if not isinstance(self._solver.sources.frames, ImageFiles):
+            wanted = [self._solver.guess(i) for i in _from_the_middle(self._picks)]
+            self._solver.sources.prefetch(wanted)
 
     def _report(self, done: int) -> None:
         if self._progress is not None:
@@ -197,10 +220,31 @@ class _Recovery:
 
     # --- the other frames ---------------------------------------------------------------------
 
-    def _others(self, first: Checked, mapping: Mapping) -> list[Checked] | Refusal:
-        """Hold the other frames against the mapping, several at a time."""
+    def _indices(self, first: Checked) -> list[int]:
+        """Crops to hold against the mapping."""
         indices = dict.fromkeys(self._solver.with_source(pick) for pick in self._picks)
         indices.pop(first.pair.index, None)
+        return list(indices)
+
+    def _standing(self, first: Checked, mapping: Mapping) -> list[int]:
+        """Crops that one box cut with the first, by what stands still in the first source frame.
+
+        None where the first frame leaves something open that others may settle.
+        """
+        if not _may_stand(self._solver) or not _settles(first, mapping):
+            return []
+        others = self._indices(first)
+        still = spread_out(partial(self._stands_still, first.pair, mapping), others)
+        return [index for index, is_still in zip(others, still, strict=True) if is_still]
+
+    def _stands_still(self, there: Pair, mapping: Mapping, index: int) -> bool:
+        other = self._solver.pair(index, there.source_index).shrunk(there.shrink)
+        return stands_still(there, other, mapping)
+
+    def _others(
+        self, first: Checked, mapping: Mapping, indices: Sequence[int]
+    ) -> list[Checked] | Refusal:
+        """Hold other frames against the mapping, several at a time."""
         checked: list[Checked] = []
         found = ordered_map(partial(self._confirm, first, mapping), indices)
         with closing(found):
@@ -209,7 +253,7 @@ class _Recovery:
                     return each
                 if each is not None:
                     checked.append(each)
-                self._report(1 + len(checked))
+                self._report(1 + len(checked) + len(self._still))
         return checked
 
     def _confirm(self, first: Checked, mapping: Mapping, index: int) -> Checked | Refusal | None:
@@ -342,14 +386,20 @@ class _Recovery:
         if worst <= 1:
             ranking = ranked.result()
             twin = self._other_mapping(checked, mapping, ranking, worst)
+            if twin is not None and self._still:
+                still, self._still = self._still, []
+                more = self._others(checked[0], mapping, still)
+                if isinstance(more, Refusal):
+                    return more.certificate()
+                return self._verdict(mapping, [*checked, *more], ranked)
             if twin is not None:
                 return Refusal(
                     "too-little-texture",
                     f"boxes with different cameras give the same images, {checked[0].crops[0].bbox}"
                     f" and {twin}: the crops show too little",
                 ).certificate()
-            return certificate_of(self._solver, checked, ranking, "exact" if worst == 0 else
-                                     "exact-up-to-build")  # fmt: skip
+            verdict: Verdict = "exact" if worst == 0 else "exact-up-to-build"
+            return self._certificate(checked, ranking, verdict)
         return self._consistent(mapping, checked)
 
     def _other_mapping(
@@ -376,6 +426,7 @@ class _Recovery:
         if turned is not None:
             return turned.certificate()
         more = self._spread([c.pair.index for c in checked])
+        more = list(dict.fromkeys([*self._still, *more]))
         while True:
             pairs = [c.pair for c in checked]
             ranking = rank(pairs, mapping, self._solver.size)
@@ -397,7 +448,14 @@ class _Recovery:
             checked = [self._solver.checker.check(pair, ranking.best) for pair in pairs]
             if not all(agrees(c.agreement) for c in checked):
                 return self._uncertain(mapping, ranking).certificate()
-        return certificate_of(self._solver, checked, ranking, "consistent")
+        return self._certificate(checked, ranking, "consistent")
+
+    def _certificate(
+        self, checked: list[Checked], ranking: Ranking | None, verdict: Verdict
+    ) -> CropCertificate:
+        read = {c.pair.index for c in checked}
+        n_still = sum(index not in read for index in self._still)
+        return certificate_of(self._solver, checked, ranking, verdict, n_still)
 
     def _turned(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
         """Refuse rotation: no tracker turned these images."""
@@ -442,6 +500,16 @@ def _from_the_middle(picks: Sequence[int]) -> list[int]:
     """Middle frames first: they are the likeliest to show much."""
     middle = picks[len(picks) // 2]
     return sorted(picks, key=lambda i: abs(i - middle))
+
+
+def _settles(first: Checked, mapping: Mapping) -> bool:
+    """Whether a frame leaves open neither the padding nor whether its edges lie on whole pixels."""
+    if len(first.crops) > 1:
+        return False
+    if first.comparison.max_abs_diff <= 1:
+        return True
+    left = residual([first.pair], mapping)
+    return left is not None and bool(_SIGNIFICANT * np.max(left.edges_error) <= _NOTHING_PX)
 
 
 def _lies_off(pairs: Sequence[Pair], mapping: Mapping, significant: float) -> float:

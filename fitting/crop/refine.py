@@ -164,8 +164,18 @@ def climb(
 ) -> Ranking | None:
     """Step to the best neighbour until none is better; None where too little agrees.
 
-    Of the neighbours that the tracker can make, the ``n_tried`` most likely are rendered.
+    Of the neighbours that the tracker can make, the ``n_tried`` most likely are rendered. What is
+    found for one pair alone is kept with it.
     """
+    if len(pairs) != 1:
+        return _climb(pairs, start, source, n_tried)
+    kept, key = pairs[0].rankings, (start, n_tried)
+    if key not in kept:
+        kept[key] = _climb(pairs, start, source, n_tried)
+    return kept[key]
+
+
+def _climb(pairs: Sequence[Pair], start: Mapping, source: Size, n_tried: int) -> Ranking | None:
     chosen = [pair.choose(start) for pair in pairs]
     if sum(map(len, chosen)) < MIN_BLOCKS:
         return None

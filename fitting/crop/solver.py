@@ -437,7 +437,11 @@ class Solver:
 
 
 def certificate_of(
-    solver: Solver, checked: Sequence[Checked], ranking: Ranking | None, verdict: Verdict
+    solver: Solver,
+    checked: Sequence[Checked],
+    ranking: Ranking | None,
+    verdict: Verdict,
+    n_still: int = 0,
 ) -> CropCertificate:
     """Sum up what was checked; several boxes of one image make the verdict ambiguous."""
     crops = [c for c in checked[0].crops if all(c in other.crops for other in checked[1:])]
@@ -462,6 +466,7 @@ def certificate_of(
         reason=reason,
         cause=cause,
         frames_checked=len(checked),
+        frames_still=n_still,
         max_abs_diff=worst.comparison.max_abs_diff,
         differing_px=worst.comparison.differing_px,
         runner_up_gap=float("nan") if ranking is None else ranking.gap,

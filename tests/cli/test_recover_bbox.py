@@ -36,7 +36,8 @@ def test_one_line_says_the_box_the_verdict_and_where_it_is(actor: Path, capsys: 
     assert recover(actor) == 0
     out, err = capsys.readouterr()
     assert out == (
-        "eve: bbox [300, 780, 30, 510], verdict exact, every pixel of 3 frames equal; "
+        "eve: bbox [300, 780, 30, 510], verdict exact, every pixel of 1 frame equal; "
+        "2 more show the same room in the same place; "
         f"wrote {actor / 'bbox.pt'}\n"
     )
     assert err == ""
