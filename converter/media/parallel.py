@@ -11,6 +11,8 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+_FEW = 4
+
 
 def n_cores() -> int:
     """Cores this process may use."""
@@ -40,5 +42,5 @@ def ordered_map(
 
 
 def spread_out(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """``map`` in threads where there is more than one item: a pool costs as much as little work."""
-    return [function(i) for i in items] if len(items) <= 1 else list(ordered_map(function, items))
+    """``map`` in threads where there are many items: a pool costs as much as little work."""
+    return list(ordered_map(function, items) if len(items) > _FEW else map(function, items))

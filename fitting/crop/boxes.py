@@ -34,10 +34,16 @@ def name_two_boxes(solver: Solver, one: Checked, other: Checked, picks: Sequence
     mappings = [Mapping.of_crop(one.crops[0]), Mapping.of_crop(other.crops[0])]
     labels = {one.pair.index: 0, other.pair.index: 1}
 
+    def found(index: int) -> int:
+        for k, checked in enumerate((one, other)):
+            if solver.is_numbered and solver.stands_still(checked.pair, mappings[k], index):
+                return k  # its own source frame need not be read
+        pair = solver.pair(index, solver.guess(index))
+        return int(pair.similarity(mappings[1]) > pair.similarity(mappings[0]))
+
     def label(index: int) -> int:
         if index not in labels:
-            pair = solver.pair(index, solver.guess(index))
-            labels[index] = int(pair.similarity(mappings[1]) > pair.similarity(mappings[0]))
+            labels[index] = found(index)
         return labels[index]
 
     n_crops = len(solver.crops)

@@ -8,7 +8,7 @@ paddings render differently are looked at: do they show the source, or what the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
-from converter.media.parallel import ordered_map
 from fitting.crop.mapping import Grey, Mapping, render_grey
 from fitting.crop.pair import Pair
 from fitting.crop.pixelwise import BLURS, Look, find_look
@@ -142,6 +141,7 @@ class PaddingSearch:
 
     pair: Pair
     mapping: Mapping
+    _rendered: dict[Crop, Grey] = field(init=False, default_factory=dict)
 
     def settle(self) -> tuple[Crop, ...]:
         """Return the crops that no pixel rules out, least padding first."""
@@ -170,8 +170,7 @@ class PaddingSearch:
         every = [*crops, *(near for crop in crops for near in self._near(crop))]
         pool = list(dict.fromkeys(every))
         rim = self._rim(pool)
-        seen = ordered_map(lambda crop: rim.seen(view, self._render(crop)), pool)
-        images = dict(zip(pool, seen, strict=True))
+        images = {crop: rim.seen(view, self._render(crop)) for crop in pool}
         best = crops[0]
         for crop, image in images.items():
             if self._lead(rim, image, images[best]) > 0:
@@ -263,7 +262,10 @@ class PaddingSearch:
         return padded(self.mapping, Size.of(self.pair.source), self.pair.output, axis, pad)
 
     def _render(self, crop: Crop) -> Grey:
-        return render_grey(self.pair.source, self.mapping, crop.output, crop.bbox)
+        if crop not in self._rendered:
+            image = render_grey(self.pair.source, self.mapping, crop.output, crop.bbox)
+            self._rendered[crop] = image
+        return self._rendered[crop]
 
     def _tones(self, least: Crop) -> Floats:
         """What became of each of the 256 grey levels, by the blocks that agree; gaps bridged."""

@@ -28,7 +28,7 @@ from fitting.crop.checker import Checked
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import MIN_BLOCKS, Pair
 from fitting.crop.pixelwise import MIN_CERTAINTY, NO_MATTE, find_look, off_by_look, rank
-from fitting.crop.refine import Ranking, climb, pixel_error, residual
+from fitting.crop.refine import Ranking, Residual, climb, pixel_error, residual
 from fitting.crop.sequences import Crops, Sources, guess_sources, spread
 from fitting.crop.solver import (
     Refusal,
@@ -39,7 +39,7 @@ from fitting.crop.solver import (
     rotated,
     without_content,
 )
-from fitting.crop.still import looks_moved, stands_still
+from fitting.crop.still import looks_moved
 
 _CONTRADICTS = 4.0
 """Standard errors from which on a single frame contradicts a mapping."""
@@ -49,14 +49,16 @@ _MAX_OFF_LATTICE_PX, _MAX_LOOK_PX, _NOTHING_PX = 0.35, 0.25, 0.15
 Right crops came to at most 0.25 with the one and 0.17 with the other, never both; crops that were
 cut half a pixel beside came to at least 0.14 and 0.17.
 """
-_MAX_CORNER_PX = 0.35
+_CORNER, _CERTAIN_CORNER = (0.35, 4.0), (1.0, 8.0)
+"""How far rotation may move a corner of the crop, px and standard errors: by several frames, and by
+one alone."""
 _WHOLE_PX = 2
 """How near a whole frame a mapping may come that cannot be one: the tracker leaves the last column
 and row out."""
 _CERTAINLY_OFF = 5.0
 """Standard errors from which on the edges of a single frame lie beside the mapping."""
 _SIGNIFICANT = 4.0
-"""Standard errors from which on a shift or a turn is none by chance."""
+"""Standard errors from which on a shift is none by chance."""
 _MORE_FRAMES, _N_THOROUGH = 9, 2
 _NEAREST = 16
 _BESIDE = 2
@@ -132,20 +134,10 @@ def _suspects(solver: Solver, picks: Sequence[int]) -> list[int]:
     if isinstance(solver.sources.frames, ImageFiles):
         middle, *others = _from_the_middle(picks)
         grey = solver.crops.grey
-        if not _may_stand(solver) or any(looks_moved(grey(middle), grey(i)) for i in others):
+        if not solver.is_numbered or any(looks_moved(grey(middle), grey(i)) for i in others):
             solver.sources.prefetch([solver.guess(i) for i in others])
         solver.sources.image(solver.guess(middle))
     return suspicious(solver.crops)
-
-
-def _may_stand(solver: Solver) -> bool:
-    """Whether a crop may be held against the source frame of another alone.
-
-    Its number is not checked so: as many files on both sides, and none beside its number, leave no
-    doubt of it.
-    """
-    is_numbered = solver.is_one_to_one and not solver.offset
-    return is_numbered and isinstance(solver.sources.frames, ImageFiles)
 
 
 class _Recovery:
@@ -173,8 +165,11 @@ class _Recovery:
         if isinstance(first, Refusal):
             return first.certificate()
         self._report(1)
-        self._look_at_suspects()
         mapping = Mapping.of_crop(first.crops[0])
+        turned = self._certainly_turned(first, mapping)
+        if turned is not None:
+            return turned.certificate()
+        self._look_at_suspects()
         ranking = self._aside.submit(self._rank_equal, first, mapping)  # while others are read
         self._still = self._standing(first, mapping)
         moving = [index for index in self._indices(first) if index not in self._still]
@@ -231,15 +226,11 @@ class _Recovery:
 
         None where the first frame leaves something open that others may settle.
         """
-        if not _may_stand(self._solver) or not _settles(first, mapping):
+        if not self._solver.is_numbered or not _settles(first, mapping):
             return []
         others = self._indices(first)
-        still = spread_out(partial(self._stands_still, first.pair, mapping), others)
+        still = spread_out(partial(self._solver.stands_still, first.pair, mapping), others)
         return [index for index, is_still in zip(others, still, strict=True) if is_still]
-
-    def _stands_still(self, there: Pair, mapping: Mapping, index: int) -> bool:
-        other = self._solver.pair(index, there.source_index).shrunk(there.shrink)
-        return stands_still(there, other, mapping)
 
     def _others(
         self, first: Checked, mapping: Mapping, indices: Sequence[int]
@@ -462,11 +453,22 @@ class _Recovery:
         left = residual(pairs, mapping)
         if left is None:
             return Refusal("too-little-texture", "too little texture agrees with the source")
-        if left.corner_px <= max(_MAX_CORNER_PX, _SIGNIFICANT * left.corner_error_px):
+        return self._rotated(left, pairs[0], _CORNER)
+
+    def _certainly_turned(self, first: Checked, mapping: Mapping) -> Refusal | None:
+        """As `_turned`, where one frame alone leaves no doubt."""
+        if first.comparison.max_abs_diff <= 1:
             return None
-        angle = self._solver.angle_deg(pairs[0])
-        name = self._solver.crops.name(pairs[0].index)
-        return rotated(name, left.angle_deg if angle is None else angle)
+        left = residual([first.pair], mapping)
+        return None if left is None else self._rotated(left, first.pair, _CERTAIN_CORNER)
+
+    def _rotated(self, left: Residual, pair: Pair, least: tuple[float, float]) -> Refusal | None:
+        if left.corner_px <= max(least[0], least[1] * left.corner_error_px):
+            return None
+        angle = self._solver.angle_deg(pair)
+        return rotated(
+            self._solver.crops.name(pair.index), left.angle_deg if angle is None else angle
+        )
 
     def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
         """Refuse edges that are no whole numbers: no tracker cut these images."""

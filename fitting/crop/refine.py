@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.geometry.pixels import Floats, Size
-from converter.media.parallel import ordered_map, spread_out
+from converter.media.parallel import spread_out
 from fitting.crop.mapping import Mapping, render_grey
 from fitting.crop.pair import AGREES, MIN_BLOCKS, Numbers, Pair, thinned
 from fitting.crop.tangent import SQUARE, by_renders, by_slopes
@@ -229,7 +229,7 @@ def climb_by_pixels(pair: Pair, start: Mapping, source: Size) -> Mapping:
     for _ in range(_CLIMBS):
         candidates = [best, *best.neighbours(source)]
         new = [m for m in candidates if m not in errors]
-        errors.update(zip(new, ordered_map(lambda m: pixel_error(pair, m), new), strict=True))
+        errors.update({mapping: pixel_error(pair, mapping) for mapping in new})
         top = min(candidates, key=errors.__getitem__)
         if top == best:
             break

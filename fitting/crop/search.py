@@ -93,9 +93,10 @@ _FAINT = Attempt(960, 256, 7, is_sift=False)
 FAST = (Attempt(960, 256, 20, is_sift=False),)
 TINY = (Attempt(1920, 192, 20, is_sift=False),)
 """For boxes down to a twentieth of the frame's width."""
-USUAL = (_SMALL, *TINY, _FAINT, _USUAL)
+SMALL = (_SMALL,)
+USUAL = (*TINY, _FAINT, _USUAL)
 THOROUGH = (_FINE, _COARSE)
-QUICK = (*FAST, _SMALL, _FAINT)
+QUICK = (*FAST, *SMALL, _FAINT)
 
 Descriptors = NDArray[np.float32] | NDArray[np.uint8]
 
@@ -275,8 +276,12 @@ class Mirrored:
     estimate: Estimate
 
 
-def find_mirrored(crop: Described, source: Described, *, thorough: bool) -> Iterator[Mirrored]:
-    """Yield where a mirror image of the crop may lie, by features that were looked for anyway.
+def find_mirrored(
+    crop: Described, source: Described, attempts: Sequence[Attempt]
+) -> Iterator[Mirrored]:
+    """Yield where a mirror image of the crop may lie, by SIFT features that were looked for anyway.
+
+    Of several ``attempts``, those that find most.
 
     The features of a mirror image are those of the image, mirrored: both directions look alike to
     SIFT, and differ by half a turn.
@@ -286,7 +291,8 @@ def find_mirrored(crop: Described, source: Described, *, thorough: bool) -> Iter
         ("mirrored left to right", np.s_[:, ::-1], np.array([size.width, 0]), [-1, 1]),
         ("mirrored top to bottom", np.s_[::-1], np.array([0, size.height]), [1, -1]),
     )
-    ours, theirs = _both(crop, source, _FINE if thorough else _USUAL)
+    attempt = max((a for a in attempts if a.is_sift), key=lambda a: a.source_side)
+    ours, theirs = _both(crop, source, attempt)
     here, there = _matches(_mirrored(ours.descriptors), theirs.descriptors)
     for fault, flip, origin, sign in ways:
         points = (origin + ours.points[here] * sign).astype(np.float32)

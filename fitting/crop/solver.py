@@ -31,6 +31,7 @@ from fitting.crop.refine import (
 from fitting.crop.search import (
     FAST,
     QUICK,
+    SMALL,
     THOROUGH,
     TINY,
     USUAL,
@@ -40,6 +41,7 @@ from fitting.crop.search import (
     find_mirrored,
 )
 from fitting.crop.sequences import Crops, Sources
+from fitting.crop.still import stands_still
 
 # Right crops agree in at least 0.69 (noise of 10 grey levels) and 0.915, wrong ones in at most
 # 0.46 and 0.845 (docs/recover-bbox.md); the limits lie between.
@@ -107,6 +109,15 @@ class Solver:
         """Whether there are as many crops as source frames."""
         return len(self.crops) == len(self.sources)
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether it is known whose source frame is whose without looking at all of them.
+
+        There are as many files of each, and the one looked at was where its name says.
+        """
+        is_file = isinstance(self.sources.frames, ImageFiles)
+        return is_file and self.is_one_to_one and not self.offset
+
     def guess(self, index: int) -> int:
         """Position of a crop's source frame, as far as is known, inside the sequence."""
         return int(np.clip(self.guesses[index] + self.offset, 0, len(self.sources) - 1))
@@ -129,12 +140,12 @@ class Solver:
 
     def _stages(self, index: int) -> Iterator[Sequence[Attempt]]:
         """Ways to look for a crop, those that cost little first."""
+        is_smooth = self.crops.described(index).is_smooth
         yield FAST
-        if self.crops.described(index).is_smooth:
+        if is_smooth:
             yield TINY
-            yield [attempt for attempt in USUAL if attempt not in TINY]
-        else:
-            yield USUAL
+        yield SMALL
+        yield [attempt for attempt in USUAL if not (is_smooth and attempt in TINY)]
         yield THOROUGH
 
     def solve_quickly(self, index: int) -> Checked | None:
@@ -186,6 +197,20 @@ class Solver:
         """Return a crop and a source frame as grey images."""
         grey, source = self.crops.grey(index), self.sources.grey(source_index)
         return Pair(grey, source, index, source_index)
+
+    def stands_still(self, there: Pair, mapping: Mapping, index: int) -> bool:
+        """Whether a crop was cut as that of a pair was, by what stands still in its source frame.
+
+        Parameters
+        ----------
+        there, mapping
+            A crop with its source frame, and what the crop shows of it.
+        index
+            Another crop.
+
+        """
+        other = self.pair(index, there.source_index).shrunk(there.shrink)
+        return stands_still(there, other, mapping)
 
     def near(self, index: int, reach: int) -> list[int]:
         """Positions around the guess, nearest first."""
@@ -386,7 +411,7 @@ class Solver:
         if soon:
             return None
         crop, source = self.crops.described(index), self.sources.described(source_index)
-        for found in find_mirrored(crop, source, thorough=thorough):
+        for found in find_mirrored(crop, source, attempts):
             flipped = Pair(found.upright, pair.source, index, source_index)
             if self._settle(flipped, found.estimate.edges) is not None:
                 return Refusal("mirrored", f"{name} is {found.fault}")
@@ -422,7 +447,7 @@ class Solver:
     def angle_deg(self, pair: Pair) -> float | None:
         """By how much a crop is turned against its source frame; None if that is not known."""
         crop, source = self.crops.described(pair.index), self.sources.described(pair.source_index)
-        estimate = next(estimates(crop, source, (*FAST, *USUAL), []), None)
+        estimate = next(estimates(crop, source, (*FAST, *SMALL, *USUAL), []), None)
         return None if estimate is None else estimate.angle_deg
 
     def is_whole_frame(self, pair: Pair) -> bool:

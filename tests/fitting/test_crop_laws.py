@@ -170,16 +170,24 @@ def test_a_jpg_is_proved_by_its_own_tables(quality: int, sampling: int) -> None:
     assert compare(image, frame(), other).max_abs_diff > 5
 
 
-def test_the_builds_other_path_is_tried() -> None:
+@pytest.mark.parametrize("quality", [None, 10, 20, 50, 95])
+def test_the_builds_other_path_is_tried(quality: int | None) -> None:
     crop = Crop.from_bbox(BBox(*CASE.bbox), SOURCE, Size(256, 256))
+    noise = np.random.default_rng(3).integers(0, 255, frame().shape, dtype=np.uint8)
     before = cv2.ipp.useIPP()
-    cv2.ipp.setUseIPP(False)
-    try:
-        image = CropImage(render_crop(frame(), crop))
-    finally:
-        cv2.ipp.setUseIPP(before)
-    assert compare(image, frame(), crop).is_equal
-    assert cv2.ipp.useIPP() == before
+    for source in (frame(), noise):
+        cv2.ipp.setUseIPP(False)
+        try:
+            image = CropImage(render_crop(source, crop))
+        finally:
+            cv2.ipp.setUseIPP(before)
+        if quality is not None:
+            options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+            data = cv2.imencode(".jpg", image.pixels, options)[1]
+            pixels = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+            image = CropImage.of(pixels, bytes(data))
+        assert compare(image, source, crop).is_equal
+        assert cv2.ipp.useIPP() == before
 
 
 @pytest.mark.parametrize(

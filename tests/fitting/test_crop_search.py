@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from fitting.crop.pair import to_grey
 from fitting.crop.pyramid import find_places
 from fitting.crop.search import (
     FAST,
+    SMALL,
     THOROUGH,
     TINY,
     USUAL,
+    Attempt,
     Described,
     Estimate,
     estimates,
@@ -48,7 +51,7 @@ def off(edges: np.ndarray) -> float:
 
 def test_every_estimate_of_a_plain_crop_is_near_and_says_something_new() -> None:
     known: list[Estimate] = []
-    usual = list(estimates(Described(CROP), SOURCE, (*FAST, *USUAL), known))
+    usual = list(estimates(Described(CROP), SOURCE, (*FAST, *SMALL, *USUAL), known))
     found = usual + list(estimates(Described(CROP), SOURCE, THOROUGH, known))
     assert usual
     assert found == known
@@ -84,17 +87,20 @@ def test_a_box_much_smaller_than_its_crop_is_found_soon(side: int) -> None:
     ("flip", "fault"),
     [(np.s_[:, ::-1], "mirrored left to right"), (np.s_[::-1], "mirrored top to bottom")],
 )
-def test_a_mirror_image_is_found_by_its_features(flip: tuple[slice, ...], fault: str) -> None:
+@pytest.mark.parametrize("attempts", [SMALL, USUAL, THOROUGH])
+def test_a_mirror_image_is_found_by_its_features(
+    flip: tuple[slice, ...], fault: str, attempts: Sequence[Attempt]
+) -> None:
     mirrored: Grey = np.ascontiguousarray(CROP[flip])
-    found = next(find_mirrored(Described(mirrored), SOURCE, thorough=False))
+    found = next(find_mirrored(Described(mirrored), SOURCE, attempts))
     assert found.fault == fault
     assert np.array_equal(found.upright, CROP)
     assert off(found.estimate.edges) < 4
 
 
 def test_an_upright_crop_is_no_mirror_image_of_its_place() -> None:
-    for thorough in (False, True):
-        found = find_mirrored(Described(CROP), SOURCE, thorough=thorough)
+    for attempts in (SMALL, USUAL, THOROUGH):
+        found = find_mirrored(Described(CROP), SOURCE, attempts)
         assert all(off(m.estimate.edges) > 40 for m in found)
 
 
