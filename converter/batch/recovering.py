@@ -37,6 +37,7 @@ _TOO_LITTLE = ("blank", "too-little-texture", "not-certain")
 """Causes of refusal that say nothing against the track: landmarks may still tell where it was."""
 PICTURES = (".jpg", ".jpeg")
 """What a report is called that is one picture, and not a folder of such."""
+_NO_PICTURE = "no picture: there are no crops that tell"
 _NEEDED = (
     "Give --crops DIR if they exist. Landmarks of the crops give an approximate box: find the same "
     "points in source frames with the detector that made them, and give --landmarks DIR (or "
@@ -224,7 +225,8 @@ def _approximate(
         )  # fmt: skip
     if not job.dry_run:
         _write_bbox(out, certificate, overwrite=job.overwrite)
-    return _recovered(job, track, lost.name, out, certificate)
+    found = _recovered(job, track, lost.name, out, certificate)
+    return found if job.report is None else replace(found, line=f"{found.line}; {_NO_PICTURE}")
 
 
 def _require_free(out: Path, job: RecoverJob) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converter.batch.discover import Found
+from converter.batch.recovering import RecoverJob, recover_track
 from converter.cli.main import main
 from converter.errors import MissingInputError, UncropError
 from converter.geometry.crop import BBox, Crop
@@ -121,6 +123,20 @@ def test_landmarks_of_the_crops_are_not_taken_for_those_of_the_source(
     said = f"{kpt}: expected landmarks of source frames, found those of the crops: 3 frames as in"
     assert said in capsys.readouterr().err
     assert not (truth.actor / "bbox.pt").exists()
+
+
+def test_a_box_from_landmarks_alone_says_that_it_has_no_picture(
+    own_track: MakeTrack, tmp_path: Path
+) -> None:
+    folder, truth = own_track(n_frames=3, source="video")
+    landmarks = tmp_path / "landmarks"
+    strip(truth.actor, truth.output, landmarks, SMALL, 0.0)
+    job = RecoverJob(
+        ReadOptions(), landmarks=landmarks, accept_approximate=True, report=tmp_path / "proof.jpg"
+    )
+    done = recover_track(Found(folder), job)
+    assert done.line.endswith("bbox.pt; no picture: there are no crops that tell")
+    assert not (tmp_path / "proof.jpg").exists()
 
 
 def test_redetection_takes_the_first_frame_and_others(make_track: MakeTrack) -> None:
