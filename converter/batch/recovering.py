@@ -20,8 +20,10 @@ from converter.batch.executors import Executor, Outcomes
 from converter.errors import MissingInputError, OutputError, RecoveryError
 from converter.media.atomic import replace_file, require_free
 from converter.media.files import scan_folder
+from converter.media.manifest import MANIFEST
 from converter.media.torchfile import write_torch
 from converter.registry import Progress, ReadOptions, no_progress
+from converter.sources.metrical_tracker.folders import looks_like_track
 from converter.sources.metrical_tracker.lost_bbox import LostBBox, find_lost_bbox, require_crop
 from converter.sources.metrical_tracker.lost_crops import (
     approximate_box,
@@ -106,10 +108,16 @@ def tracks_below(tops: Sequence[Path]) -> list[Found]:
     for top in tops:
         # What is not there is one line among others, and not the end of them.
         here = discover(top).found if os.path.exists(top) else [Found(top)]
+        if here != [Found(top)]:  # bundles, datasets and other trackers' results have no bbox.pt
+            here = [one for one in here if _is_tracked(one.path)] or [Found(top)]
         if here == [Found(top)]:
             here = [Found(actor) for actor in _untracked_actors(top)] or here
         found += here
     return list(dict.fromkeys(found))
+
+
+def _is_tracked(path: Path) -> bool:
+    return looks_like_track(path) and not (path / MANIFEST).exists()
 
 
 def _untracked_actors(top: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from converter.cli.main import main
 from converter.cli.report import say_refused
 from fixtures.synthetic.crop_cases import SMALL, CropCase
 from tests.cli.recovering import box_of, recover, write_actor
@@ -96,6 +97,20 @@ def test_tracks_below_a_folder_find_their_actors(own_track: MakeTrack) -> None:
     assert folder.parent == other.parent
     assert recover(folder.parent) == 0
     assert box_of(truth.actor / "bbox.pt") == box_of(second.actor / "bbox.pt") == truth.bbox
+
+
+def test_what_else_lies_beside_tracks_is_not_asked_for_its_box(
+    own_track: MakeTrack, fixtures_dir: Path, capsys: Captured
+) -> None:
+    folder, truth = own_track(n_frames=3, begin_frames=1, source="video")
+    top = folder.parent
+    for to, out in (("bundle", "eve.h5"), ("insta", "dataset")):
+        assert main(["convert", str(folder), "--to", to, "-o", str(top / out), "--quiet"]) == 0
+    shutil.copytree(fixtures_dir / "flame_head_tracker", top / "results")
+    (truth.actor / "bbox.pt").unlink()
+    assert recover(top, "--json") == 0
+    (done,) = json.loads(capsys.readouterr().out)["tracks"]
+    assert done["out"] == str(truth.actor / "bbox.pt")
 
 
 @pytest.mark.parametrize(
