@@ -25,11 +25,11 @@ _AS_WELL, _MIN_SHARE, _MIN_BLOCKS, _MIN_CORNER = 0.05, 0.7, 24, 6
 the head that have to be, and number in either upper corner, where no shoulder is."""
 _ENOUGH = 192
 """Blocks that suffice to place the edges."""
-_MAX_OFF_PX = 0.15
+_MAX_OFF_PX = 0.1
 """How far the best edges of what stands still may lie off, with their standard errors, source px.
 
-Of 190 crops of rooms that stood still, it was at most 0.15, and at least 0.29 of boxes one pixel
-apart.
+135 of 169 crops of still rooms, altered in all ways, came to less. Of 6,277 crops of a real video
+that were cut one pixel beside, none came to less than 0.15, and all but one to 0.23 at least.
 """
 _SIDE, _LIKE, _MIN_LIKE = 256, 0.9, 0.25
 """Size, px, at which crops are held against each other; correlation of blocks that are alike, and
