@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from converter.geometry.pixels import Size
 from fitting.crop.mapping import Grey, Mapping
-from fitting.crop.pair import AGREES, BLOCK, Pair, thinned
+from fitting.crop.pair import AGREES, BLOCK, Numbers, Pair, thinned
+from fitting.crop.refine import ranked
 from fitting.crop.tangent import by_slopes
 
 Mask = NDArray[np.bool_]
 
-_HEAD_X, _HEAD_Y = 0.36, 0.44
-"""Semi-axes, in units of the crop, of what is taken for the head (`bb_scale` 2.5 leaves more)."""
+_HEAD_X, _HEAD_Y, _SHOULDERS_Y = 0.44, 0.55, 0.1
+"""Semi-axes, in units of the crop, of what may be head and hair (`bb_scale` 2.5 leaves 0.2 for the
+face), and how far below the centre the shoulders begin."""
 _AS_WELL, _MIN_SHARE, _MIN_BLOCKS, _MIN_CORNER = 0.05, 0.7, 24, 6
 """Correlation below that of the first frame that is as good; share and number of the blocks beside
 the head that have to be, and number in either upper corner, where no shoulder is."""
@@ -28,9 +30,10 @@ _ENOUGH = 192
 _MAX_OFF_PX = 0.1
 """How far the best edges of what stands still may lie off, with their standard errors, source px.
 
-135 of 169 crops of still rooms, altered in all ways, came to less. Of 6,277 crops of a real video
-that were cut one pixel beside, none came to less than 0.15, and all but one to 0.23 at least.
+Of 6,277 crops of a real video that were cut one pixel beside, none came to less than 0.15.
 """
+_TRIED, _MIN_CERTAINTY = 6, 3.5
+"""Likeliest mappings beside it that are rendered, and standard errors by which it has to lead."""
 _SIDE, _LIKE, _MIN_LIKE = 256, 0.9, 0.25
 """Size, px, at which crops are held against each other; correlation of blocks that are alike, and
 their share."""
@@ -51,25 +54,35 @@ def stands_still(first: Pair, other: Pair, mapping: Mapping) -> bool:
     """
     there, is_textured = first.correlations(mapping)
     here, is_textured_here = other.correlations(mapping)
-    beside, *corners = _beside_head(first.grid)
-    agrees = beside & is_textured & (there > AGREES)
+    corners = _upper_corners(first.grid)
+    agrees = (corners[0] | corners[1]) & is_textured & (there > AGREES)
     still = agrees & is_textured_here & (here > np.maximum(there - _AS_WELL, AGREES))
     if np.count_nonzero(still) < max(_MIN_BLOCKS, _MIN_SHARE * np.count_nonzero(agrees)):
         return False
     if min(np.count_nonzero(still & corner) for corner in corners) < _MIN_CORNER:
         return False
-    chosen = thinned(np.flatnonzero(still), _ENOUGH)
-    step, errors = by_slopes(other, mapping, chosen).step_with_errors()
-    return bool(np.max(np.abs(step[:4]) + errors[:4]) <= _MAX_OFF_PX)
+    return _is_placed(other, mapping, thinned(np.flatnonzero(still), _ENOUGH))
 
 
-def _beside_head(grid: Size) -> tuple[Mask, Mask, Mask]:
-    """Blocks beside the head; those of them at the upper left, and at the upper right."""
+def _is_placed(pair: Pair, mapping: Mapping, chosen: Numbers) -> bool:
+    """Whether blocks fit a mapping, and none beside it: stripes fit many, bare walls fit all."""
+    tangent = by_slopes(pair, mapping, chosen)
+    step, errors = tangent.step_with_errors()
+    if np.max(np.abs(step[:4]) + errors[:4]) > _MAX_OFF_PX:
+        return False
+    near = mapping.neighbours(Size.of(pair.source))
+    moves = np.array([m.edges - mapping.edges for m in near]).reshape(-1, 4)
+    likeliest = np.argsort(tangent.costs(moves).sum(axis=1), kind="stable")[:_TRIED]
+    tried = {m: pair.costs(m, chosen) for m in (mapping, *(near[i] for i in likeliest))}
+    return ranked(tried, mapping).certainty >= _MIN_CERTAINTY
+
+
+def _upper_corners(grid: Size) -> tuple[Mask, Mask]:
+    """Blocks beside and above the head, at the left and at the right."""
     x = (np.arange(grid.width // BLOCK) + 0.5) * BLOCK / grid.width - 0.5
     y = (np.arange(grid.height // BLOCK)[:, None] + 0.5) * BLOCK / grid.height - 0.5
-    beside = (x / _HEAD_X) ** 2 + (y / _HEAD_Y) ** 2 > 1
-    upper = beside & (y < 0)
-    return beside.ravel(), (upper & (x < 0)).ravel(), (upper & (x > 0)).ravel()
+    upper = ((x / _HEAD_X) ** 2 + (y / _HEAD_Y) ** 2 > 1) & (y < _SHOULDERS_Y)
+    return (upper & (x < 0)).ravel(), (upper & (x > 0)).ravel()
 
 
 def looks_moved(one: Grey, other: Grey) -> bool:
