@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.geometry.crop import BBox, Crop
-from fitting.crop.certificate import Comparison, compare, is_legal
+from fitting.crop.certificate import Comparison, compare, is_legal, is_within
 from fitting.crop.mapping import Mapping, render_grey
 from fitting.crop.padding import PaddingSearch, border, padded
 from fitting.crop.pair import Agreement, Pair
@@ -58,6 +58,7 @@ class Checker:
         self._size, self._output = sources.frames.size, crops.frames.size
         self._checked: dict[tuple[int, int, int, Mapping], Checked] = {}
         self._compared: dict[tuple[int, int, Crop], Comparison] = {}
+        self._within: dict[tuple[int, int, Crop, int], bool] = {}
 
     def check(self, pair: Pair, mapping: Mapping) -> Checked:
         """Settle the padding under a mapping, and compare every pixel; kept."""
@@ -143,6 +144,17 @@ class Checker:
             image = self._crops.image(pair.index)
             self._compared[key] = compare(image, self._sources.image(pair.source_index), crop)
         return self._compared[key]
+
+    def is_within(self, pair: Pair, crop: Crop, limit: int) -> bool:
+        """Whether no pixel differs by more than ``limit``; kept."""
+        known = self._compared.get((pair.index, pair.source_index, crop))
+        if known is not None:
+            return known.max_abs_diff <= limit
+        key = pair.index, pair.source_index, crop, limit
+        if key not in self._within:
+            image, source = self._crops.image(pair.index), self._sources.image(pair.source_index)
+            self._within[key] = is_within(image, source, crop, limit)
+        return self._within[key]
 
     def is_equal(self, pair: Pair, mapping: Mapping) -> bool:
         """Whether a crop of the mapping has the very image of the pair's."""

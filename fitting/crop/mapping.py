@@ -22,6 +22,9 @@ from converter.geometry.pixels import Floats, Size
 Grey = NDArray[np.uint8]
 """(H, W) uint8."""
 
+MIN_EXTENT = 2
+"""Columns and rows that a cut has at the least, source px."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mapping:
@@ -97,7 +100,7 @@ class Mapping:
                 box = BBox(
                     self.x_min + pad_x, self.x_max - pad_x, self.y_min + pad_y, self.y_max - pad_y
                 )
-                if min(box.size.width, box.size.height) < 2:
+                if min(box.size.width, box.size.height) < MIN_EXTENT:
                     continue
                 crop = Crop.from_bbox(box, source, output)
                 if Mapping.of_crop(crop) == self:
@@ -105,15 +108,31 @@ class Mapping:
 
     def is_possible(self, source: Size) -> bool:
         """Whether the tracker can make it: one axis unpadded, sides equal up to an odd pixel."""
-        return next(self.crops(source, Size(1, 1)), None) is not None
+        return bool(_are_possible(self.edges[None], source)[0])
 
     def neighbours(self, source: Size, reach: int = 1) -> list[Mapping]:
         """Return the possible mappings whose edges differ by up to ``reach``, without itself."""
         steps = np.array(np.meshgrid(*[np.arange(-reach, reach + 1)] * 4)).reshape(4, -1).T
-        found = [
-            self + (int(a), int(b), int(c), int(d)) for a, b, c, d in steps if any((a, b, c, d))
-        ]
-        return [m for m in found if m.is_possible(source)]
+        edges = (self.edges + steps)[steps.any(axis=1)]
+        found = edges[_are_possible(edges, source)].astype(int).tolist()
+        return [Mapping(*values) for values in found]
+
+
+def _are_possible(edges: Floats, source: Size) -> NDArray[np.bool_]:
+    """Which mappings of ``edges``, (n, 4), have a crop with no more padding than needed.
+
+    `Mapping.crops` makes it; this says the same of many at once.
+    """
+    width, height = (edges[:, [1, 3]] - edges[:, [0, 2]]).T
+    over_x, over_y = (
+        np.maximum(0, np.maximum(-edges[:, i], edges[:, i + 1] - (length - 1)))
+        for i, length in ((0, source.width), (2, source.height))
+    )
+    wider = width - height
+    fits_x = (over_y == 0) & (((wider == 0) | (wider == -1)) | ((over_x == 0) & (wider == 1)))
+    fits_y = (over_x == 0) & (((wider == 0) | (wider == 1)) | ((over_y == 0) & (wider == -1)))
+    is_something = np.minimum(width - 2 * over_x, height - 2 * over_y) >= MIN_EXTENT
+    return np.asarray((fits_x | fits_y) & is_something, np.bool_)
 
 
 def render_grey(source: Grey, mapping: Mapping, output: Size, cut_box: BBox | None = None) -> Grey:

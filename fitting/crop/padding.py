@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Floats, Size
-from fitting.crop.mapping import Grey, Mapping, render_grey
+from fitting.crop.mapping import MIN_EXTENT, Grey, Mapping, render_grey
 from fitting.crop.pair import Pair
-from fitting.crop.pixelwise import BLURS, Look, find_look
+from fitting.crop.pixelwise import BLURS, Levels, Look, find_look
 
 _MIN_CONTRAST = 12
 _MIN_PIXELS = 20
@@ -28,6 +28,8 @@ _SHOWN, _HIDDEN, _COVERED = 0.25, 0.05, 0.75
 _FOLLOWS = 0.5
 _STEPS = 6
 _BORDER_LEVELS = 24
+_STRAY = 0.02
+"""Share of a row's pixels that may have another level than the row."""
 _LEVELS_OF_CONTRAST = 8
 """A dark crop shows as much in fewer levels."""
 _MATTE_SHARE = 0.02
@@ -67,7 +69,7 @@ def padded(mapping: Mapping, source: Size, output: Size, axis: int, pad: int) ->
         mapping.y_min + pads[1],
         mapping.y_max - pads[1],
     )
-    if min(box.size.width, box.size.height) < 2:
+    if min(box.size.width, box.size.height) < MIN_EXTENT:
         return None
     crop = Crop.from_bbox(box, source, output)
     return crop if Mapping.of_crop(crop) == mapping else None
@@ -84,7 +86,7 @@ def _run_of(rows: Grey, level: float, tolerance: float) -> int:
     for first in range(0, (n_rows + 1) // 2, _BATCH):
         here = np.arange(first, min(first + _BATCH, n_rows))
         ends = np.stack([rows[here], rows[n_rows - 1 - here]])
-        off = np.percentile(np.abs(ends - np.float32(level)), 98, axis=2) > tolerance
+        off = np.mean(np.abs(ends - np.float32(level)) > tolerance, axis=2) > _STRAY
         other = np.flatnonzero(off.any(axis=0))
         if len(other):
             return first + int(other[0])
@@ -96,15 +98,22 @@ class _Rim:
 
     Parameters
     ----------
-    shape
-        Of the crop.
+    crop
+        The whole of it.
     across, down
         How far it reaches in from left and right, and from above and below, crop px.
 
+    Attributes
+    ----------
+    shown
+        (P,) levels of the crop there.
+    segments
+        (P,) which part of the border a pixel lies in: pixels beside each other err alike.
+
     """
 
-    def __init__(self, shape: tuple[int, ...], across: int, down: int) -> None:
-        height, width = shape
+    def __init__(self, crop: Grey, across: int, down: int) -> None:
+        height, width = crop.shape
         self._shape = height, width
         self._strips = [(0, height, 0, width)]
         if 2 * (down + _BLUR_PX) < height and 2 * (across + _BLUR_PX) < width:
@@ -113,9 +122,11 @@ class _Rim:
                             (down, height - down, width - across, width)]  # fmt: skip
         places = [np.mgrid[top:end, left:right].reshape(2, -1)
                   for top, end, left, right in self._strips]  # fmt: skip
-        self.rows, self.columns = np.concatenate(places, axis=1)
+        rows, columns = np.concatenate(places, axis=1)
+        self.shown = crop[rows, columns].astype(np.float32)
+        self.segments = rows // _SEGMENT * (width // _SEGMENT + 1) + columns // _SEGMENT
 
-    def seen(self, view: Callable[[Grey], Floats], image: Grey) -> Floats:
+    def seen(self, view: Callable[[Grey], Levels], image: Grey) -> Levels:
         """What ``view``, which looks at no more than `_BLUR_PX` around, makes of its pixels."""
         height, width = self._shape
         found = []
@@ -166,16 +177,16 @@ class PaddingSearch:
         if matte and len(crops) > 1:
             return crops
         look = None if matte else find_look(self.pair, self.mapping)
-        view: Callable[[Grey], Floats] = partial(_seen, tones if look is None else look)
+        view: Callable[[Grey], Levels] = partial(_seen, tones if look is None else look)
         every = [*crops, *(near for crop in crops for near in self._near(crop))]
         pool = list(dict.fromkeys(every))
         rim = self._rim(pool)
         images = {crop: rim.seen(view, self._render(crop)) for crop in pool}
         best = crops[0]
         for crop, image in images.items():
-            if self._lead(rim, image, images[best]) > 0:
+            if _lead(rim, image, images[best]) > 0:
                 best = crop
-        rivals = [c for c, i in images.items() if self._lead(rim, images[best], i) < _MIN_LEAD]
+        rivals = [c for c, i in images.items() if _lead(rim, images[best], i) < _MIN_LEAD]
         if best in crops and not matte:
             return list(dict.fromkeys([best, *rivals]))
         return list(dict.fromkeys([*crops, best, *rivals]))
@@ -190,39 +201,14 @@ class PaddingSearch:
 
     def _rim(self, pool: Sequence[Crop]) -> _Rim:
         """Where images of crops may differ that are padded by more or less."""
-        shape = self.pair.crop.shape
+        crop = self.pair.crop
         extents = self.mapping.size.width, self.mapping.size.height
         pads = max(c.pad_x for c in pool), max(c.pad_y for c in pool)
         depths = [
             (pad + _CUBIC_PX) * length / extent + 1 + _BLUR_PX
-            for pad, length, extent in zip(pads, shape[::-1], extents, strict=True)
+            for pad, length, extent in zip(pads, crop.shape[::-1], extents, strict=True)
         ]
-        return _Rim(shape, int(np.ceil(depths[0])), int(np.ceil(depths[1])))
-
-    def _lead(self, rim: _Rim, a: Floats, b: Floats) -> float:
-        """By how many standard errors one expected rim fits better, where the two differ.
-
-        Pixels beside each other err alike, so segments of the border are counted, not pixels. None
-        leads where the crop is nearly as far from the one as from the other: sharpening, say, was
-        then not understood well enough to tell them apart.
-        """
-        differs = np.abs(a - b) > _MIN_CONTRAST / 2
-        rows, columns = rim.rows[differs], rim.columns[differs]
-        if len(rows) < _MIN_PIXELS:
-            return 0.0
-        here = self.pair.crop[rows, columns].astype(np.float64)
-        limit = 4.0 * _MIN_CONTRAST
-        worse = np.minimum(np.abs(b[differs] - here), limit)
-        gain = worse - np.minimum(np.abs(a[differs] - here), limit)
-        _, segment = np.unique(
-            rows // _SEGMENT * self.pair.crop.shape[1] + columns // _SEGMENT, return_inverse=True
-        )
-        sums = np.bincount(segment.ravel(), weights=gain)
-        most = float(np.minimum(np.abs(a - b)[differs], limit).sum())
-        if len(sums) < 2 or abs(float(gain.sum())) < _CLEARLY * most:
-            return 0.0
-        spread = float(np.std(sums)) * float(np.sqrt(len(sums)))
-        return float(sums.sum()) / max(spread, 1e-9)
+        return _Rim(crop, int(np.ceil(depths[0])), int(np.ceil(depths[1])))
 
     def _along(self, axis: int, least: Crop, tones: Floats, *, matte: bool) -> list[Crop]:
         """Crops with padding on one axis that the pixels allow.
@@ -307,8 +293,9 @@ class PaddingSearch:
     ) -> Literal["source", "padding", "unknown"]:
         """Say what is seen where two paddings differ."""
         one, other = self._render(less), self._render(more)
-        changed = one != other
-        a, b, crop = tones[one[changed]], tones[other[changed]], self.pair.crop[changed]
+        changed = np.flatnonzero(one != other)
+        a, b, crop = (*(tones[image.take(changed)] for image in (one, other)),
+                      self.pair.crop.take(changed))  # fmt: skip
         differs = np.abs(a - b) > _MIN_CONTRAST
         if int(differs.sum()) < _MIN_PIXELS:
             return "unknown"
@@ -344,9 +331,29 @@ class PaddingSearch:
         return float(np.mean(np.abs(crop[lit] - tones[0]) < levels)) > _MATTE_SHARE
 
 
-def _seen(look: Look | Floats, rendered: Grey) -> Floats:
+def _seen(look: Look | Floats, rendered: Grey) -> Levels:
     """The re-render as the crop shows it: by its look, or by its tones alone."""
-    seen: Floats = np.asarray(
-        look(rendered) if isinstance(look, Look) else look[rendered], np.float64
-    )
-    return seen
+    return np.asarray(look(rendered) if isinstance(look, Look) else look[rendered], np.float32)
+
+
+def _lead(rim: _Rim, a: Levels, b: Levels) -> float:
+    """By how many standard errors one expected rim fits better, where the two differ.
+
+    Segments of the border are counted, not pixels. None leads where the crop is nearly as far from
+    the one as from the other: sharpening, say, was then not understood well enough to tell them
+    apart.
+    """
+    apart = np.abs(a - b)
+    differs = np.flatnonzero(apart > _MIN_CONTRAST / 2)
+    if len(differs) < _MIN_PIXELS:
+        return 0.0
+    here, limit = rim.shown[differs], np.float32(4 * _MIN_CONTRAST)
+    worse = np.minimum(np.abs(b[differs] - here), limit)
+    gain = worse - np.minimum(np.abs(a[differs] - here), limit)
+    segments = rim.segments[differs]
+    sums = np.bincount(segments, weights=gain)[np.bincount(segments) > 0]
+    most = float(np.minimum(apart[differs], limit).sum())
+    if len(sums) < 2 or abs(float(gain.sum())) < _CLEARLY * most:
+        return 0.0
+    spread = float(np.std(sums)) * float(np.sqrt(len(sums)))
+    return float(sums.sum()) / max(spread, 1e-9)

@@ -97,17 +97,17 @@ def _pixel_step(pair: Pair, base: Mapping) -> Floats | None:
         return pair.render(mapping).astype(np.float32)
 
     flat = view(base)
-    columns = [flat, np.ones_like(flat), *central_differences(view, base, SQUARE.T, reach)]
+    columns = [*central_differences(view, base, SQUARE.T, reach), flat]
     target = pair.small - flat
     weights: Levels | None = None
     for _ in range(2):
-        solution = least_squares(columns, target, weights)
+        solution = least_squares([*columns, np.ones_like(flat)], target, weights)
         left = target - _mixed(columns, solution)
         spread = max(1.4826 * float(np.median(np.abs(left))), _MIN_LEVELS)
         weights = np.asarray(1 / (1 + (left / (2 * spread)) ** 2), np.float32)
     if not np.all(np.isfinite(solution)):
         return None
-    change: Floats = np.clip(SQUARE @ solution[2:], -4.0 * reach, 4.0 * reach)
+    change: Floats = np.clip(SQUARE @ solution[:3], -4.0 * reach, 4.0 * reach)
     return change
 
 
@@ -147,7 +147,8 @@ class Look:
 
     def __call__(self, rendered: NDArray[np.uint8]) -> Levels:
         """Do to a re-render what was done to the crop: grey levels (H, W)."""
-        return _levelled(_mixed(_layers(self.before[rendered]), self.mixture), self.after)
+        layers = _layers(_toned(rendered, self.before))
+        return _levelled(_mixed(layers, self.mixture), self.after)
 
 
 _ALL_LEVELS = np.arange(256, dtype=np.float32)
@@ -234,14 +235,15 @@ def _find_look(pair: Pair, mapping: Mapping) -> Look | None:
     chosen = pair.choose(mapping, agrees=_LOOSELY)
     if len(chosen) < MIN_BLOCKS:
         return None
-    used = pair.covered(chosen)
+    covered = pair.covered(chosen)
+    used = np.flatnonzero(covered)  # taking numbered pixels costs a quarter of taking masked ones
     rendered = render_grey(pair.source, mapping, pair.output)
-    target = pair.crop[used].astype(np.float32)
-    tones = _tones(rendered[used], target)
+    target = pair.crop.take(used).astype(np.float32)
+    tones = _tones(rendered.take(used), target)
     found: list[tuple[float, Levels, Levels, Levels]] = []
     for before in (tones, _ALL_LEVELS):
-        layers = [layer[used] for layer in _layers(before[rendered])]
-        mixture = least_squares(layers, target).astype(np.float32)
+        layers = [layer.take(used) for layer in _layers(_toned(rendered, before))]
+        mixture = least_squares([*layers, np.ones_like(target)], target).astype(np.float32)
         mixed = _mixed(layers, mixture)
         after = _ALL_LEVELS
         if before is _ALL_LEVELS:
@@ -253,7 +255,7 @@ def _find_look(pair: Pair, mapping: Mapping) -> Look | None:
     whole = pair.shrunk(1)
     every = Look(before, mixture, after, whole.inside(mapping), spread)
     costs = _costs(whole, every, mapping)
-    own = np.isin(every.chosen, np.flatnonzero(whole.block_means(used.astype(np.float32)) == 1))
+    own = np.isin(every.chosen, np.flatnonzero(whole.block_means(covered.astype(np.float32)) == 1))
     if not own.any():
         return None
     fits = costs <= _AS_WELL * float(np.median(costs[own]))
@@ -265,7 +267,7 @@ def _levelled(mixed: Levels, after: Levels) -> Levels:
     if after is _ALL_LEVELS:
         return np.clip(mixed, 0, 255)
     fine = np.interp(np.arange(255 * _FINE + 1) / _FINE, _ALL_LEVELS, after).astype(np.float32)
-    return fine[np.rint(np.clip(mixed, 0, 255) * _FINE).astype(np.uint16)]
+    return fine.take(np.rint(np.clip(mixed, 0, 255) * _FINE).astype(np.uint16))
 
 
 def _tones(levels: NDArray[np.uint8], target: Levels) -> Levels:
@@ -278,19 +280,27 @@ def _tones(levels: NDArray[np.uint8], target: Levels) -> Levels:
     return np.interp(_ALL_LEVELS, known, sums[known] / counts[known]).astype(np.float32)
 
 
+def _toned(image: NDArray[np.uint8], tones: Levels) -> Levels:
+    """An image with other levels for its own, ``tones``, (256,)."""
+    import cv2
+
+    return np.asarray(cv2.LUT(image, tones), np.float32)
+
+
 def _layers(image: Levels) -> list[Levels]:
-    """The image, its blurs, and ones."""
+    """The image and its blurs."""
     import cv2
 
     blurs = [np.asarray(cv2.GaussianBlur(image, (0, 0), s), np.float32) for s in BLURS]
-    return [image, *blurs, np.ones_like(image)]
+    return [image, *blurs]
 
 
 def _mixed(layers: Sequence[Levels], mixture: Levels | Floats) -> Levels:
-    """Weighted sum of layers of one shape."""
-    total = np.zeros_like(layers[0])
-    for layer, weight in zip(layers, mixture, strict=True):
+    """Weighted sum of layers of one shape, and the last weight, which is that of ones."""
+    total: Levels = layers[0] * np.float32(mixture[0])
+    for layer, weight in zip(layers[1:], mixture[1:-1], strict=True):
         total += layer * np.float32(weight)
+    total += np.float32(mixture[-1])
     return total
 
 
@@ -303,12 +313,12 @@ def _costs(pair: Pair, look: Look, mapping: Mapping) -> Levels:
 
 def _edges_off(pair: Pair, look: Look, mapping: Mapping) -> Floats:
     """One Gauss-Newton step of the four edges, after tone and sharpness were matched."""
-    used = pair.covered(look.chosen)
+    used = np.flatnonzero(pair.covered(look.chosen))
 
     def view(at: Mapping) -> Levels:
-        return look(render_grey(pair.source, at, pair.output))[used]
+        return look(render_grey(pair.source, at, pair.output)).take(used)
 
     here, slopes = view(mapping), central_differences(view, mapping, EDGES, 1)
-    left = pair.crop[used] - here
+    left = pair.crop.take(used) - here
     weights = (np.abs(left) <= _CUT_OFF * look.spread).astype(np.float32)
     return least_squares(slopes, left, weights)

@@ -171,8 +171,10 @@ class _Recovery:
             return turned.certificate()
         self._look_at_suspects()
         ranking = self._aside.submit(self._rank_equal, first, mapping)  # while others are read
-        self._still = self._standing(first, mapping)
-        moving = [index for index in self._indices(first) if index not in self._still]
+        others = self._indices(first)
+        self._still = self._standing(first, mapping, others)
+        self._report(1 + len(self._still))
+        moving = sorted({*others} - {*self._still})
         self._solver.sources.begin([self._solver.guess(index) for index in moving])
         checked = self._others(first, mapping, moving)
         if isinstance(checked, Refusal):
@@ -221,14 +223,13 @@ class _Recovery:
         indices.pop(first.pair.index, None)
         return list(indices)
 
-    def _standing(self, first: Checked, mapping: Mapping) -> list[int]:
-        """Crops that one box cut with the first, by what stands still in the first source frame.
+    def _standing(self, first: Checked, mapping: Mapping, others: Sequence[int]) -> list[int]:
+        """Those of ``others`` that one box cut with the first, as what stands still in it says.
 
         None where the first frame leaves something open that others may settle.
         """
         if not self._solver.is_numbered or not _settles(first, mapping):
             return []
-        others = self._indices(first)
         still = spread_out(partial(self._solver.stands_still, first.pair, mapping), others)
         return [index for index, is_still in zip(others, still, strict=True) if is_still]
 
@@ -270,7 +271,7 @@ class _Recovery:
         if is_beside or (first.comparison.max_abs_diff <= 1 and not is_equal):
             alone = solver.solve(index)
             if isinstance(alone, Checked):
-                return self._settled(first, mapping, alone)
+                return self._judged(first, mapping, alone)
         if is_equal:
             return checked
         ranking = climb([pair], mapping, solver.size)
@@ -339,7 +340,7 @@ class _Recovery:
         solver, index = self._solver, checked.pair.index
         alone = solver.solve(index)
         if isinstance(alone, Checked):
-            return self._settled(first, mapping, alone)
+            return self._judged(first, mapping, alone)
         name, box = solver.crops.name, f"{first.crops[0].bbox}, which"
         if better is not None or off_px:
             said = f"lies {off_px:.2f} px beside {box}"
@@ -359,7 +360,7 @@ class _Recovery:
             f"{first.crops[0].bbox}",
         )
 
-    def _settled(self, first: Checked, mapping: Mapping, alone: Checked) -> Checked | Refusal:
+    def _judged(self, first: Checked, mapping: Mapping, alone: Checked) -> Checked | Refusal:
         """Judge a frame by what it gave alone: it confirms the mapping, or there is a fault."""
         there = Mapping.of_crop(alone.crops[0])
         if there == mapping:
@@ -417,10 +418,10 @@ class _Recovery:
             near = sorted(
                 (m for m in ranking.costs if m != mapping), key=lambda m: ranking.costs[m]
             )[:_TWINS]
-        compare = self._solver.checker.compare
+        is_within = self._solver.checker.is_within
         for other in near:
             crop = next(other.crops(self._solver.size, self._solver.output))
-            if all(compare(c.pair, crop).max_abs_diff <= limit for c in checked):
+            if all(is_within(c.pair, crop, limit) for c in checked):
                 return crop.bbox
         return None
 

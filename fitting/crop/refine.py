@@ -17,7 +17,7 @@ from converter.geometry.pixels import Floats, Size
 from converter.media.parallel import spread_out
 from fitting.crop.mapping import Mapping, render_grey
 from fitting.crop.pair import AGREES, MIN_BLOCKS, Numbers, Pair, thinned
-from fitting.crop.tangent import SQUARE, by_renders, by_slopes
+from fitting.crop.tangent import SQUARE, Tangent, by_renders, by_slopes
 
 _FAR_STEPS, _STEPS = 2, 10
 _LOOSELY = 0.3
@@ -183,10 +183,8 @@ def _climb(pairs: Sequence[Pair], start: Mapping, source: Size, n_tried: int) ->
     tried: dict[Mapping, NDArray[np.float32]] = {}
 
     def likely(base: Mapping) -> list[Mapping]:
-        around = base.neighbours(source)
-        moves = np.array([m.edges - base.edges for m in around]).reshape(-1, 4)
-        costs = [by_slopes(pair, base, c).costs(moves).sum(axis=1) for pair, c in both]
-        return [around[i] for i in np.argsort(sum(costs), kind="stable")[:n_tried]]
+        tangents = [by_slopes(pair, base, c) for pair, c in both]
+        return likeliest(tangents, base, source, n_tried)
 
     def costs(mappings: list[Mapping], each: tuple[Pair, Numbers]) -> list[NDArray[np.float32]]:
         return [each[0].costs_from(start, m, each[1]) for m in mappings]
@@ -206,6 +204,25 @@ def _climb(pairs: Sequence[Pair], start: Mapping, source: Size, n_tried: int) ->
     if best is None:
         return None
     return ranked(tried, best)
+
+
+def likeliest(
+    tangents: Sequence[Tangent], base: Mapping, source: Size, count: int
+) -> list[Mapping]:
+    """Neighbours of ``base`` that the tracker can make, the ``count`` least costly to first order.
+
+    Parameters
+    ----------
+    tangents
+        At ``base``, one for each pair.
+    base, source, count
+        The mapping; size of the source; how many.
+
+    """
+    around = base.neighbours(source)
+    moves = np.array([m.edges - base.edges for m in around]).reshape(-1, 4)
+    costs = [tangent.costs(moves).sum(axis=1) for tangent in tangents]
+    return [around[i] for i in np.argsort(sum(costs), kind="stable")[:count]]
 
 
 def ranked(tried: dict[Mapping, NDArray[np.float32]], best: Mapping) -> Ranking:

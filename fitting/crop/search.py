@@ -174,12 +174,15 @@ class Described:
 
 def _stretched(image: Grey) -> Grey:
     """A dark image over all levels: it has features once its range is used."""
-    share = np.cumsum(np.bincount(image.ravel(), minlength=256)) / image.size
+    import cv2
+
+    counts = cv2.calcHist([image], [0], None, [256], [0, 256])
+    share = np.cumsum(counts, dtype=np.float64) / image.size
     low, high = (int(np.searchsorted(share, part)) for part in (0.01, 0.99))
     if not 0 < high - low < _MIN_RANGE:
         return image
     levels = np.clip((np.arange(256) - low) * (255 / (high - low)), 0, 255)
-    return np.asarray(levels.astype(np.uint8)[image], np.uint8)
+    return np.asarray(cv2.LUT(image, levels.astype(np.uint8)), np.uint8)
 
 
 def match(crop: Features, source: Features, size: Size) -> Estimate | None:
@@ -279,31 +282,37 @@ class Mirrored:
 def find_mirrored(
     crop: Described, source: Described, attempts: Sequence[Attempt]
 ) -> Iterator[Mirrored]:
-    """Yield where a mirror image of the crop may lie, by SIFT features that were looked for anyway.
+    """Yield where a mirror image of the crop may lie.
 
-    Of several ``attempts``, those that find most.
-
-    The features of a mirror image are those of the image, mirrored: both directions look alike to
-    SIFT, and differ by half a turn.
+    Of several ``attempts`` at the crop itself, the one that finds most is made, on what it found.
+    Both mirror images look alike to features, and differ by half a turn.
     """
-    size = crop.size
-    ways = (
-        ("mirrored left to right", np.s_[:, ::-1], np.array([size.width, 0]), [-1, 1]),
-        ("mirrored top to bottom", np.s_[::-1], np.array([0, size.height]), [1, -1]),
-    )
-    attempt = max((a for a in attempts if a.is_sift), key=lambda a: a.source_side)
-    ours, theirs = _both(crop, source, attempt)
-    here, there = _matches(_mirrored(ours.descriptors), theirs.descriptors)
-    for fault, flip, origin, sign in ways:
-        points = (origin + ours.points[here] * sign).astype(np.float32)
+    attempt = max(attempts, key=lambda a: (a.is_sift, a.source_side))
+    size, corner = crop.size, np.array([crop.size.width, crop.size.height], np.float32)
+    ours = _mirrored(crop, attempt)
+    theirs = source.features(attempt.source_side, attempt)
+    here, there = _matches(ours.descriptors, theirs.descriptors)
+    across = ours.points[here]
+    for fault, flip, points in (
+        ("mirrored left to right", np.s_[:, ::-1], across),
+        ("mirrored top to bottom", np.s_[::-1], corner - across),
+    ):
         found = _estimated(points, theirs.points[there], size)
         if found is not None and abs(found.angle_deg) < _UPRIGHT_DEG:
             yield Mirrored(fault, np.ascontiguousarray(crop.image[flip]), found)
 
 
-def _mirrored(descriptors: Descriptors) -> Descriptors:
-    """SIFT's descriptors of the mirror image: cells across, and angles, change their sign."""
-    if not len(descriptors):
-        return descriptors
-    cells = descriptors.reshape(-1, 4, 4, _N_BINS)[:, ::-1, :, -np.arange(_N_BINS)]
-    return np.ascontiguousarray(cells.reshape(descriptors.shape), np.float32)
+def _mirrored(crop: Described, attempt: Attempt) -> Features:
+    """Features of the crop, mirrored left to right.
+
+    SIFT's need not be looked for: cells across, and angles, change their sign.
+    """
+    if not attempt.is_sift:
+        flipped = Described(np.ascontiguousarray(crop.image[:, ::-1]))
+        return flipped.features(attempt.crop_side, attempt)
+    ours = crop.features(attempt.crop_side, attempt)
+    if not len(ours):
+        return ours
+    cells = ours.descriptors.reshape(-1, 4, 4, _N_BINS)[:, ::-1, :, -np.arange(_N_BINS)]
+    points = np.stack([crop.size.width - ours.points[:, 0], ours.points[:, 1]], axis=1)
+    return Features(points, np.ascontiguousarray(cells.reshape(len(ours), -1), np.float32))

@@ -190,6 +190,7 @@ class Sources:
         if len(around) > _N_KEPT:
             self._passing = zip(around, self.frames.stream(around), strict=True)
             return
+        around = [index for index in around if index not in self._images]
         for index, image in zip(around, self.frames.stream(around), strict=True):
             self._images.put(index, image)
 

@@ -41,7 +41,7 @@ from fitting.crop.search import (
     find_mirrored,
 )
 from fitting.crop.sequences import Crops, Sources
-from fitting.crop.still import stands_still
+from fitting.crop.still import is_repeated_beside, stands_still
 
 # Right crops agree in at least 0.69 (noise of 10 grey levels) and 0.915, wrong ones in at most
 # 0.46 and 0.845 (docs/recover-bbox.md); the limits lie between.
@@ -103,6 +103,7 @@ class Solver:
         self.output = crops.frames.size
         self.checker = Checker(crops, sources)
         self._found_places: dict[int, list[Place]] = {}
+        self._repeated: dict[tuple[int, int, Mapping], bool] = {}
 
     @property
     def is_one_to_one(self) -> bool:
@@ -140,8 +141,8 @@ class Solver:
 
     def _stages(self, index: int) -> Iterator[Sequence[Attempt]]:
         """Ways to look for a crop, those that cost little first."""
-        is_smooth = self.crops.described(index).is_smooth
         yield FAST
+        is_smooth = self.crops.described(index).is_smooth
         if is_smooth:
             yield TINY
         yield SMALL
@@ -210,7 +211,12 @@ class Solver:
 
         """
         other = self.pair(index, there.source_index).shrunk(there.shrink)
-        return stands_still(there, other, mapping)
+        if not stands_still(there, other, mapping):
+            return False
+        key = there.index, there.source_index, mapping
+        if key not in self._repeated:
+            self._repeated[key] = is_repeated_beside(there, mapping)
+        return not self._repeated[key]
 
     def near(self, index: int, reach: int) -> list[int]:
         """Positions around the guess, nearest first."""
@@ -408,7 +414,7 @@ class Solver:
         soon = attempts is FAST or attempts is TINY
         if (self._would_be_squeezed or not soon) and self.is_whole_frame(pair):
             return not_cropped(name)
-        if soon:
+        if attempts is TINY:
             return None
         crop, source = self.crops.described(index), self.sources.described(source_index)
         for found in find_mirrored(crop, source, attempts):

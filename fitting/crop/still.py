@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from converter.geometry.pixels import Size
 from fitting.crop.mapping import Grey, Mapping
 from fitting.crop.pair import AGREES, BLOCK, Numbers, Pair, thinned
-from fitting.crop.refine import ranked
+from fitting.crop.refine import likeliest, ranked
 from fitting.crop.tangent import by_slopes
 
 Mask = NDArray[np.bool_]
@@ -34,6 +34,13 @@ Of 6,277 crops of a real video that were cut one pixel beside, none came to less
 """
 _TRIED, _MIN_CERTAINTY = 6, 3.5
 """Likeliest mappings beside it that are rendered, and standard errors by which it has to lead."""
+_WINDOW = 6
+"""What part of the crop's side a piece of the room is that is looked for elsewhere."""
+_NEAR, _FAR = (1, 1 / 8), (4, np.inf)
+"""By how much the room is shrunk, and how far around it is looked at, in sides of the crop: what is
+fine and repeats does so soon."""
+_AGAIN = 0.75
+"""Correlation from which on the room looks the same somewhere else."""
 _SIDE, _LIKE, _MIN_LIKE = 256, 0.9, 0.25
 """Size, px, at which crops are held against each other; correlation of blocks that are alike, and
 their share."""
@@ -70,11 +77,85 @@ def _is_placed(pair: Pair, mapping: Mapping, chosen: Numbers) -> bool:
     step, errors = tangent.step_with_errors()
     if np.max(np.abs(step[:4]) + errors[:4]) > _MAX_OFF_PX:
         return False
-    near = mapping.neighbours(Size.of(pair.source))
-    moves = np.array([m.edges - mapping.edges for m in near]).reshape(-1, 4)
-    likeliest = np.argsort(tangent.costs(moves).sum(axis=1), kind="stable")[:_TRIED]
-    tried = {m: pair.costs(m, chosen) for m in (mapping, *(near[i] for i in likeliest))}
+    near = likeliest([tangent], mapping, Size.of(pair.source), _TRIED)
+    tried = {m: pair.costs(m, chosen) for m in (mapping, *near)}
     return ranked(tried, mapping).certainty >= _MIN_CERTAINTY
+
+
+def is_repeated_beside(first: Pair, mapping: Mapping) -> bool:
+    """Whether the room beside the head shows the same once more, moved: tiles, dots, a wallpaper.
+
+    A second box moved by that very step cuts what the first one does, but for the head.
+
+    Parameters
+    ----------
+    first, mapping
+        A crop and its source frame, and what the crop shows of it.
+
+    """
+    correlation, is_textured = first.correlations(mapping)
+    left, right = _upper_corners(first.grid)
+    agrees = (left | right) & is_textured & (correlation > AGREES)
+    if not agrees.any():
+        return False
+    chosen = agrees.reshape(first.grid.height // BLOCK, -1)
+    near = _is_repeated(first, mapping, _fullest_window(chosen), *_NEAR)
+    return near or _is_repeated(first, mapping, chosen, *_FAR)
+
+
+def _is_repeated(first: Pair, mapping: Mapping, chosen: Mask, shrink: int, reach: float) -> bool:
+    """Whether the source frame shows the ``chosen`` blocks of a crop, (rows, columns), twice.
+
+    Without large-scale light, ``shrink`` times smaller than the crop, or than the source where that
+    is coarser, up to ``reach`` sides of the crop away.
+    """
+    import cv2
+
+    grid, size = first.grid, mapping.size
+    margin = min(reach * size.width, max(first.source.shape))
+    scale = min(grid.width / size.width, 1.0) / shrink
+    ends, around, places = [], [], []
+    for axis, low, extent, length in (
+        (0, mapping.y_min, size.height / grid.height, first.source.shape[0]),
+        (1, mapping.x_min, size.width / grid.width, first.source.shape[1]),
+    ):
+        blocks = np.flatnonzero(chosen.any(axis=1 - axis))
+        first_block, end = int(blocks[0]), int(blocks[-1]) + 1
+        edges = low + np.array([first_block, end]) * (BLOCK * extent)
+        begin = max(int(edges[0] - margin), 0)
+        ends.append(slice(first_block, end))
+        around.append(slice(begin, min(int(edges[1] + margin) + 1, length)))
+        places.append([int(v) for v in np.rint((edges - begin) * scale)])
+    room = cv2.resize(
+        first.source[around[0], around[1]], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
+    )
+    room = cv2.subtract(room, cv2.blur(room, (BLOCK, BLOCK)), dtype=cv2.CV_32F)
+    (y0, y1), (x0, x1) = places
+    piece = room[max(y0, 0) : y1, max(x0, 0) : x1]
+    blocks_there = chosen[ends[0], ends[1]].astype(np.float32)
+    mask = cv2.resize(blocks_there, piece.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    piece = piece * mask
+    products = cv2.matchTemplate(room, piece, cv2.TM_CCORR)
+    norms = cv2.matchTemplate(room * room, mask, cv2.TM_CCORR)
+    limit = _AGAIN * float(np.sum(piece * piece)) ** 0.5
+    alike = products > limit * np.sqrt(np.maximum(norms, 1.0))
+    n_labels, _ = cv2.connectedComponents(alike.astype(np.uint8))
+    return int(n_labels) > 2  # what lies around, and the piece where it is
+
+
+def _fullest_window(chosen: Mask) -> Mask:
+    """Those of the chosen blocks that lie in the square window that holds the most of them."""
+    import cv2
+
+    side = max(min(chosen.shape) // _WINDOW, 1)
+    counts = cv2.boxFilter(
+        chosen.astype(np.float32), -1, (side, side), anchor=(0, 0), normalize=False,
+        borderType=cv2.BORDER_CONSTANT,
+    )  # fmt: skip
+    y, x = np.unravel_index(int(np.argmax(counts)), counts.shape)
+    window = np.zeros_like(chosen)
+    window[y : y + side, x : x + side] = True
+    return chosen & window
 
 
 def _upper_corners(grid: Size) -> tuple[Mask, Mask]:

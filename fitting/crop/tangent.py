@@ -40,9 +40,16 @@ class Tangent:
     products: Floats
 
     @classmethod
-    def of(cls, changes: Sequence[Blocks], here: Blocks, crop: Blocks) -> Tangent:
-        """Return the tangent for blocks that change so; the norm of ``here`` and ``crop`` is 1."""
-        vectors = np.stack([*changes, here, crop], axis=1)
+    def of(cls, vectors: NDArray[np.float32]) -> Tangent:
+        """Return the tangent for blocks that change so.
+
+        Parameters
+        ----------
+        vectors
+            (B, 7, P): what the blocks change by per unknown (5 of them), the blocks of the
+            re-render and those of the crop, both with norm 1. Used up.
+
+        """
         vectors -= vectors.mean(axis=2, keepdims=True)
         products = np.matmul(vectors, vectors.transpose(0, 2, 1)).astype(np.float64)
         # What a change adds along the block itself is its contrast, which is normalised.
@@ -92,36 +99,37 @@ def by_slopes(pair: Pair, base: Mapping, chosen: Numbers) -> Tangent:
     right, down = pair.gradients(base, chosen)
     right *= np.float32(pair.grid.width / base.size.width)
     down *= np.float32(pair.grid.height / base.size.height)
-    edges = [right * (1 - x), right * x, down * (1 - y), down * y]
-    return _tangent(pair, base, chosen, edges, (x, y))
+    far_right, far_down = right * x, down * y
+    edges = [right - far_right, far_right, down - far_down, far_down]
+    return _tangent(pair, base, chosen, edges)
 
 
 def by_renders(pair: Pair, base: Mapping, chosen: Numbers) -> Tangent:
     """As `by_slopes`, by renders one pixel to either side of each edge: the forward model's own."""
     edges = central_differences(lambda m: pair.blocks(m, chosen), base, EDGES, 1)
-    return _tangent(pair, base, chosen, edges, _places(pair, chosen))
+    return _tangent(pair, base, chosen, edges)
 
 
-def _tangent(
-    pair: Pair,
-    base: Mapping,
-    chosen: Numbers,
-    edges: Sequence[Blocks],
-    places: tuple[Blocks, Blocks],
-) -> Tangent:
-    x, y = places
+def _tangent(pair: Pair, base: Mapping, chosen: Numbers, edges: Sequence[Blocks]) -> Tangent:
+    x, y = _places(pair, chosen)
     right, down = edges[0] + edges[1], edges[2] + edges[3]
     width, height = np.float32(base.size.width), np.float32(base.size.height)
-    turn = down * ((x - 0.5) * width) - right * ((y - 0.5) * height)
-    return Tangent.of([*edges, turn], pair.blocks(base, chosen), pair.tiles(chosen))
+    turn = down * ((x - np.float32(0.5)) * width) - right * ((y - np.float32(0.5)) * height)
+    vectors = np.empty((len(chosen), 7, BLOCK**2), np.float32)
+    parts = [*edges, turn, pair.blocks(base, chosen), pair.tiles(chosen)]
+    for column, part in enumerate(parts):
+        vectors[:, column] = part
+    return Tangent.of(vectors)
 
 
 def _places(pair: Pair, chosen: Numbers) -> tuple[Blocks, Blocks]:
     """Where the pixels of blocks lie in the crop, 0 to 1, (B, 256) each."""
-    across, inner = pair.grid.width // BLOCK, np.arange(BLOCK**2)
-    x = (chosen % across * BLOCK)[:, None] + (inner % BLOCK)[None, :] + 0.5
-    y = (chosen // across * BLOCK)[:, None] + (inner // BLOCK)[None, :] + 0.5
-    return (x / pair.grid.width).astype(np.float32), (y / pair.grid.height).astype(np.float32)
+    grid = pair.grid
+    down, across = np.divmod(chosen, grid.width // BLOCK)
+    row, column = (np.divmod(np.arange(BLOCK**2), BLOCK)[k] + 0.5 for k in (0, 1))
+    x = [(values / grid.width).astype(np.float32) for values in (across * BLOCK, column)]
+    y = [(values / grid.height).astype(np.float32) for values in (down * BLOCK, row)]
+    return np.add.outer(*x), np.add.outer(*y)
 
 
 def central_differences(

@@ -77,6 +77,27 @@ def test_the_mapping_of_a_crop_leads_back_to_it(bbox: BBox, size: int) -> None:
     assert all(other.is_possible(SOURCE) for other in mapping.neighbours(SOURCE))
 
 
+@given(
+    st.tuples(st.integers(-12, 30), st.integers(-12, 30), st.integers(1, 50), st.integers(-3, 3)),
+    st.builds(Size, st.integers(4, 40), st.integers(4, 40)),
+)
+def test_a_mapping_is_possible_where_a_crop_makes_it(
+    drawn: tuple[int, int, int, int], source: Size
+) -> None:
+    x, y, side, longer = drawn
+    mapping = Mapping(x, x + side, y, y + max(side + longer, 1))
+
+    def is_made(m: Mapping) -> bool:
+        return next(m.crops(source, Size(1, 1)), None) is not None
+
+    assert mapping.is_possible(source) == is_made(mapping)
+    steps = np.array(np.meshgrid(*[(-1, 0, 1)] * 4)).reshape(4, -1).T.tolist()
+    near = {mapping + (a, b, c, d) for a, b, c, d in steps}
+    found = mapping.neighbours(source)
+    assert len(found) == len(set(found))
+    assert set(found) == {m for m in near - {mapping} if is_made(m)}
+
+
 @settings(max_examples=settings().max_examples // 4)
 @given(boxes(), sizes, st.tuples(*[st.floats(-1, 1)] * 3))
 def test_a_render_leads_back_to_its_box(

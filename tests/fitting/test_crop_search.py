@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as Pillow
 
 from converter.errors import UncropError
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Size
-from converter.media.images import ImageFiles, list_images
+from converter.media.images import ImageFiles, decode_image, list_images, render_crop
 from converter.media.video import VideoFrames
-from fitting.crop.certificate import CropImage, compare
+from fitting.crop.certificate import CropImage, compare, is_within, recompressed
 from fitting.crop.linear import least_squares
 from fitting.crop.mapping import Grey
 from fitting.crop.pair import to_grey
@@ -87,7 +89,7 @@ def test_a_box_much_smaller_than_its_crop_is_found_soon(side: int) -> None:
     ("flip", "fault"),
     [(np.s_[:, ::-1], "mirrored left to right"), (np.s_[::-1], "mirrored top to bottom")],
 )
-@pytest.mark.parametrize("attempts", [SMALL, USUAL, THOROUGH])
+@pytest.mark.parametrize("attempts", [FAST, SMALL, USUAL, THOROUGH])
 def test_a_mirror_image_is_found_by_its_features(
     flip: tuple[slice, ...], fault: str, attempts: Sequence[Attempt]
 ) -> None:
@@ -99,7 +101,7 @@ def test_a_mirror_image_is_found_by_its_features(
 
 
 def test_an_upright_crop_is_no_mirror_image_of_its_place() -> None:
-    for attempts in (SMALL, USUAL, THOROUGH):
+    for attempts in (FAST, SMALL, USUAL, THOROUGH):
         found = find_mirrored(Described(CROP), SOURCE, attempts)
         assert all(off(m.estimate.edges) > 40 for m in found)
 
@@ -130,6 +132,29 @@ def test_the_share_of_differing_pixels_counts_a_pixel_once() -> None:
     found = compare(CropImage(image), FRAME, crop)
     assert found.max_abs_diff == 64
     assert found.differing_px == 2 / 384**2
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("sampling", [0, 1, 2])
+def test_a_few_rows_of_a_jpg_settle_what_all_of_it_would(quality: int, sampling: int) -> None:
+    """Alone they come out as among the others, so what is found in them is true of the whole."""
+    size = Size(384, 384)
+    stream = io.BytesIO()
+    pixels = cut(FRAME, BOX, 384)
+    Pillow.fromarray(pixels[..., ::-1]).save(stream, "JPEG", quality=quality, subsampling=sampling)
+    shown = decode_image(stream.getvalue(), "jpg")
+    image = CropImage.of(shown, stream.getvalue())
+    for step in ((0, 0, 0, 0), (1, 1, 0, 0), (0, 1, 0, 1), (-3, -3, 2, 2)):
+        box = BBox(*(edge + s for edge, s in zip(BOX, step, strict=True)))
+        crop = Crop.from_bbox(box, Size(960, 540), size)
+        worst = compare(image, FRAME, crop).max_abs_diff
+        for limit in (0, 1, worst - 1, worst):
+            assert is_within(image, FRAME, crop, limit) == (worst <= limit)
+        rendered = render_crop(FRAME, crop)
+        whole, band = (
+            recompressed(part, stream.getvalue()) for part in (rendered, rendered[160:224])
+        )
+        assert np.array_equal(whole[176:208], band[16:48])
 
 
 def test_what_is_kept_is_made_once_and_what_failed_is_tried_again() -> None:

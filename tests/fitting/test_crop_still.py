@@ -16,7 +16,7 @@ from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import Pair, to_grey
-from fitting.crop.still import looks_moved, stands_still
+from fitting.crop.still import is_repeated_beside, looks_moved, stands_still
 from fixtures.synthetic.crop_cases import (
     SMALL,
     Box,
@@ -32,9 +32,9 @@ CASE = CropCase("still", (300, 780, 30, 510), source_size=SMALL, size=256, n_fra
 SIZE = Size(*SMALL)
 
 
-def recovered(folder: Path, n_frames: int = 3) -> CropCertificate:
+def recovered(folder: Path) -> CropCertificate:
     crops, sources = (ImageFiles.of(list_images(folder / n)) for n in ("crops", "source"))
-    return recover_crop(crops, sources, n_frames=n_frames)
+    return recover_crop(crops, sources)
 
 
 def mapping_of(box: Box, size: int) -> Mapping:
@@ -72,6 +72,7 @@ def test_all_are_read_where_the_camera_moves(tmp_path: Path) -> None:
     certificate = recovered(tmp_path)
     assert certificate.bbox == BBox(*CASE.bbox)
     assert (certificate.frames_checked, certificate.frames_still) == (3, 0)
+    assert [p.offset for p in certificate.pairs] == [0, 0, 0]
     spoil(tmp_path, but=3)
     with pytest.raises(UncropError):
         recovered(tmp_path)
@@ -119,6 +120,61 @@ def test_a_crop_is_not_taken_for_that_of_the_frame_before(
     first, second = (x0, x1, y0, y1), (x0 + dx, x1 + dx, y0 + dy, y1 + dy)
     write(tmp_path, frames, [first] * 3 + [second])
     assert recovered(tmp_path).cause == "two-boxes"
+
+
+def before_tiles(period: tuple[int, int], head_at: tuple[int, int]) -> Image:
+    """A head before a wall that shows the same again after each ``period``, (x, y)."""
+    frame, (x, y) = before_a_wall(head_at), period
+    tile = np.full((y, x), 150, np.uint8)
+    cv2.circle(tile, (x // 2, y // 2), max(min(x, y) // 4, 2), 70, -1)
+    cv2.line(tile, (0, y // 3), (x // 3, 0), 210, 1)
+    wall = np.tile(tile, (SIZE.height // y + 1, SIZE.width // x + 1))[: SIZE.height, : SIZE.width]
+    is_wall = np.isin(frame, (150, 152)).all(axis=2)
+    frame[is_wall] = wall[is_wall][:, None]
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("period", "step"),
+    [((12, 12), (12, 0)), ((9, 30), (0, -30)), ((40, 21), (80, 21)), ((110, 90), (-110, 0))],
+)
+@pytest.mark.parametrize("size", [256, 512])
+def test_a_wall_that_repeats_by_the_step_to_a_second_box_proves_nothing(
+    tmp_path: Path, period: tuple[int, int], step: tuple[int, int], size: int
+) -> None:
+    """The second box moves with the head, and by whole tiles: the room looks as it did."""
+    dx, dy = step
+    frames = [before_tiles(period, (450, 150))] * 3
+    frames += [before_tiles(period, (450 + dx, 150 + dy))] * 2
+    x0, x1, y0, y1 = 400, 680, 130, 410
+    first, second = (x0, x1, y0, y1), (x0 + dx, x1 + dx, y0 + dy, y1 + dy)
+    write(tmp_path, frames, [first] * 3 + [second] * 2, size)
+    assert recovered(tmp_path).cause == "two-boxes"
+
+
+@pytest.mark.parametrize(
+    ("tile", "period"), [((4, 4), (4, 4)), ((18, 40), (180, 400))], ids=["fine", "coarse"]
+)
+def test_a_pattern_repeats_whether_it_is_fine_or_coarse(
+    tile: tuple[int, int], period: tuple[int, int]
+) -> None:
+    """Fine ones vanish where the room is made small; coarse ones repeat far from the box."""
+    box, frame = (340, 740, 70, 470), before_a_wall((450, 150))
+    shown = np.random.default_rng(0).integers(60, 200, tile[::-1], np.uint8)
+    shown = cv2.resize(shown, period, interpolation=cv2.INTER_LINEAR)
+    wall = np.tile(shown, (SIZE.height // period[1] + 1, SIZE.width // period[0] + 1))
+    is_wall = np.isin(frame, (150, 152)).all(axis=2)
+    frame[is_wall] = wall[: SIZE.height, : SIZE.width][is_wall][:, None]
+    first = Pair(to_grey(cut(frame, box, 512)), to_grey(frame))
+    assert is_repeated_beside(first, mapping_of(box, 512))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("box", [(300, 780, 30, 510), (500, 720, 120, 340)])
+def test_a_room_that_does_not_repeat_is_not_taken_for_one_that_does(seed: int, box: Box) -> None:
+    frame = scene(replace(CASE, seed=seed, bbox=box), 0)
+    first = Pair(to_grey(cut(frame, box, 512)), to_grey(frame))
+    assert not is_repeated_beside(first, mapping_of(box, 512))
 
 
 def striped(dx: int = 0) -> Image:
