@@ -12,20 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitting.crop.checker import Checked
-from fitting.crop.mapping import Grey, Mapping
+from fitting.crop.mapping import Mapping
 from fitting.crop.sequences import Crops, spread
 from fitting.crop.solver import Refusal, Solver
 
 _N_LABELLED = 12
 _N_SHOWN = 3
 _N_SAMPLES = 24
-_N_SUSPECTS = 2
+_FEW_CHANGES, _N_CHANGES = 12, 1
 _SIDE = 128
 _MIN_PAUSE_S = 60.0
 _LONG_PAUSE = 50.0
 _MAX_PAUSES = 4
-_MORE_THAN_USUAL, _MIN_MOVED = 2.0, 0.05
-_EDGES_PERCENT, _STILL_PERCENT = 70, 30
+_MORE_THAN_USUAL, _USUAL_PERCENT, _MIN_MOVED = 2.0, 25, 0.05
+_EDGES_PERCENT, _STILL_PERCENT = 70, 20
+_MIN_EDGES, _USUAL_DEVIATION = 16, 50.0
 
 
 def name_two_boxes(solver: Solver, one: Checked, other: Checked, picks: Sequence[int]) -> Refusal:
@@ -85,21 +86,40 @@ def _listed(names: Sequence[str]) -> str:
 # --- where to look ----------------------------------------------------------------------------
 
 
-def suspicious(crops: Crops) -> list[int]:
-    """Crops at which a second box may begin: nothing but hints where to look.
+Small = NDArray[np.float32]
+"""(128, 128) grey levels."""
+
+
+def read_samples(crops: Crops) -> dict[int, Small]:
+    """Crops spread over the track, made small, for `suspicious`."""
+    return crops.small(spread(len(crops), _N_SAMPLES), _SIDE)
+
+
+def suspicious(
+    crops: Crops, samples: dict[int, Small], shown: NDArray[np.bool_] | None = None
+) -> list[int]:
+    """Crops of which either side of a change of boxes may be: nothing but hints where to look.
 
     Where files were written after a pause, or before those that precede them; and where, among
-    frames spread over the track, the still part of the picture moves more than it does elsewhere.
+    ``samples``, the still part of the picture moves more than it does elsewhere. Of a picture of
+    which a part was replaced, only what is ``shown`` of the source counts, pixels of a crop: a hand
+    or a matte in front of it stands still whatever the box does.
     """
+    import cv2
+
     found = _written_later(crops.times())
-    small = crops.small(spread(len(crops), _N_SAMPLES), _SIDE)
-    samples, images = list(small), list(small.values())
-    changes = np.array([_moved(a, b) for a, b in zip(images, images[1:], strict=False)])
-    if len(changes) > 1:
-        limit = max(_MORE_THAN_USUAL * float(np.median(changes)), _MIN_MOVED)
-        odd = [int(i) for i in np.argsort(-changes)[:_N_SUSPECTS] if changes[i] > limit]
-        found += [samples[i + 1] for i in odd]
-    return [i for i in found if crops.is_readable(i)]
+    mask = np.ones((_SIDE, _SIDE), np.bool_)
+    if shown is not None:
+        small = cv2.resize(shown.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+        mask = np.asarray(small, np.float32) > 0
+    numbers, images = list(samples), list(samples.values())
+    changes = np.array([_moved(a, b, mask) for a, b in zip(images, images[1:], strict=False)])
+    odd = [int(i) for i in np.argsort(-changes) if changes[i] > _MIN_MOVED]
+    if len(changes) > _FEW_CHANGES:  # enough to know what is usual
+        limit = _MORE_THAN_USUAL * float(np.percentile(changes, _USUAL_PERCENT))
+        odd = [i for i in odd[:_N_CHANGES] if changes[i] > limit]
+    found += [numbers[i + k] for i in odd for k in (0, 1)]
+    return [i for i in dict.fromkeys(found) if crops.is_readable(i)]
 
 
 def _written_later(times: Sequence[float]) -> list[int]:
@@ -113,11 +133,14 @@ def _written_later(times: Sequence[float]) -> list[int]:
     return sorted({int(i) + k for i in odd for k in (0, 1)})
 
 
-def _moved(before: Grey, after: Grey) -> float:
+def _moved(before: Small, after: Small, mask: NDArray[np.bool_]) -> float:
     """How far, px, the stillest part of the edges moved between two small images, roughly."""
     import cv2
 
-    a, b = before.astype(np.float32), after.astype(np.float32)
+    if np.count_nonzero(mask) < _MIN_EDGES:
+        return 0.0
+    brighter = np.float32(_USUAL_DEVIATION / max(float(np.std(before[mask])), 1.0))
+    a, b = before * brighter, after * brighter
     slope = np.hypot(cv2.Sobel(a, cv2.CV_32F, 1, 0), cv2.Sobel(a, cv2.CV_32F, 0, 1)) / 8
-    edges: NDArray[np.bool_] = slope >= np.percentile(slope, _EDGES_PERCENT)
+    edges: NDArray[np.bool_] = mask & (slope >= np.percentile(slope[mask], _EDGES_PERCENT))
     return float(np.percentile(np.abs(b - a)[edges] / (slope[edges] + 1), _STILL_PERCENT))

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converter.errors import MissingInputError
 from converter.geometry.crop import BBox
@@ -22,7 +23,7 @@ from converter.media.images import ImageFiles
 from converter.media.parallel import ordered_map, spread_out
 from converter.track import Frames
 from fitting.crop.bare import recover_bare_cut
-from fitting.crop.boxes import name_two_boxes, suspicious
+from fitting.crop.boxes import Small, name_two_boxes, read_samples, suspicious
 from fitting.crop.certificate import CropCertificate, Verdict
 from fitting.crop.checker import Checked
 from fitting.crop.mapping import Mapping
@@ -125,11 +126,11 @@ def recover_crop(
         return _Recovery(solver, picks, aside, progress).run()
 
 
-def _suspects(solver: Solver, picks: Sequence[int]) -> list[int]:
-    """Crops to look at as well; all of them are read after the first of the source files.
+def _samples(solver: Solver, picks: Sequence[int]) -> dict[int, Small]:
+    """Crops spread over the track, made small; they are read after the first of the source files.
 
-    A video is read in one pass, for which all that is wanted of it has to be known soon. Of files,
-    those are read ahead that will be needed: none where the crops look as if they stood still.
+    Of other source files, those are read ahead that will be needed: none where the crops look as if
+    they stood still.
     """
     if isinstance(solver.sources.frames, ImageFiles):
         middle, *others = _from_the_middle(picks)
@@ -137,7 +138,7 @@ def _suspects(solver: Solver, picks: Sequence[int]) -> list[int]:
         if not solver.is_numbered or any(looks_moved(grey(middle), grey(i)) for i in others):
             solver.sources.prefetch([solver.guess(i) for i in others])
         solver.sources.image(solver.guess(middle))
-    return suspicious(solver.crops)
+    return read_samples(solver.crops)
 
 
 class _Recovery:
@@ -153,13 +154,14 @@ class _Recovery:
         self._solver = solver
         self._picks = picks
         self._aside = aside
-        self._suspects = aside.submit(_suspects, solver, picks)
+        self._samples = aside.submit(_samples, solver, picks)
         self._progress = progress
         self._still: list[int] = []
         """Crops that were held against the source frame of the first alone."""
 
     def run(self) -> CropCertificate:
-        if not isinstance(self._solver.sources.frames, ImageFiles):  # a video is read in one pass
+        is_video = not isinstance(self._solver.sources.frames, ImageFiles)
+        if is_video:  # in one pass, for which all that is wanted has to be known soon
             self._look_at_suspects()
         first = self._first()
         if isinstance(first, Refusal):
@@ -169,7 +171,8 @@ class _Recovery:
         turned = self._certainly_turned(first, mapping)
         if turned is not None:
             return turned.certificate()
-        self._look_at_suspects()
+        if not is_video or first.comparison.max_abs_diff > 1:
+            self._look_at_suspects(first.pair.covered(first.pair.choose(mapping)))
         ranking = self._aside.submit(self._rank_equal, first, mapping)  # while others are read
         others = self._indices(first)
         self._still = self._standing(first, mapping, others)
@@ -181,8 +184,9 @@ class _Recovery:
             return checked.certificate()
         return self._verdict(mapping, [first, *checked], ranking)
 
-    def _look_at_suspects(self) -> None:
-        self._picks = sorted({*self._picks, *self._suspects.result()})
+    def _look_at_suspects(self, shown: NDArray[np.bool_] | None = None) -> None:
+        found = suspicious(self._solver.crops, self._samples.result(), shown)
+        self._picks = sorted({*self._picks, *found})
         if not isinstance(self._solver.sources.frames, ImageFiles):
             wanted = [self._solver.guess(i) for i in _from_the_middle(self._picks)]
             self._solver.sources.prefetch(wanted)

@@ -11,6 +11,7 @@ from threading import Lock, RLock
 from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from converter.errors import UncropError
 from converter.media.files import read_bytes
@@ -112,18 +113,18 @@ class Crops:
         """A crop with its features."""
         return self._described.get(index, lambda i: Described(self.grey(i)))
 
-    def small(self, indices: Sequence[int], side: int) -> dict[int, Grey]:
+    def small(self, indices: Sequence[int], side: int) -> dict[int, NDArray[np.float32]]:
         """Luma of several crops, ``side`` px wide and high, without those that cannot be read."""
         import cv2
 
-        def shrunk(index: int) -> Grey | None:
+        def shrunk(index: int) -> NDArray[np.float32] | None:
             read = self.image if index in self.wanted else self._read  # not read again
             try:
                 image = read(index)
             except UncropError:
                 return None
-            small = cv2.resize(to_grey(image.pixels), (side, side), interpolation=cv2.INTER_AREA)
-            return np.asarray(small, np.uint8)
+            grey = to_grey(image.pixels).astype(np.float32)  # dark ones would lose it by rounding
+            return np.asarray(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA))
 
         images = zip(indices, ordered_map(shrunk, indices), strict=True)
         return {index: image for index, image in images if image is not None}

@@ -14,9 +14,9 @@ import pytest
 from converter.geometry.crop import BBox
 from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
-from fitting.crop.boxes import suspicious
+from fitting.crop.boxes import read_samples, suspicious
 from fitting.crop.sequences import Crops
-from fixtures.synthetic.crop_cases import SMALL, Box, CropCase, cut, scene, write_case
+from fixtures.synthetic.crop_cases import SMALL, Box, CropCase, crop_of, cut, scene, write_case
 
 CASE = CropCase("many", (300, 780, 30, 510), source_size=SMALL, size=256, n_frames=6, seed=3)
 LONG = replace(CASE, n_frames=40)
@@ -83,7 +83,7 @@ def with_second_box(folder: Path, case: CropCase, box: Box, frames: range) -> No
     """Crops of ``frames`` (from 0) cut by another box."""
     write_case(folder, case)
     for index in frames:
-        crop = cut(scene(case, index), box, case.size)
+        crop = crop_of(replace(case, bbox=box), scene(case, index), index)
         assert cv2.imwrite(str(folder / "crops" / f"{index + 1:05d}.png"), crop)
 
 
@@ -105,6 +105,28 @@ def test_a_second_box_between_the_frames_compared_is_named(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("case", "second", "frames"),
+    [
+        (replace(CASE, n_frames=4), (309, 789, 36, 516), range(1, 2)),
+        (replace(CASE, n_frames=11, alter="occluder"), (310, 780, 30, 510), range(1, 3)),
+        (replace(CASE, n_frames=5, alter="occluder"), (308, 796, 26, 514), range(3, 4)),
+        (replace(CASE, n_frames=5, light=0.15), (302, 782, 32, 512), range(1, 2)),
+        (replace(LONG, alter="occluder"), (310, 794, 26, 510), range(25, 31)),
+    ],
+    ids=["four frames", "hand, eleven", "hand, five", "dark", "hand, forty"],
+)
+def test_a_second_box_is_seen_between_few_frames_and_behind_what_hides_the_source(
+    tmp_path: Path, case: CropCase, second: Box, frames: range
+) -> None:
+    """A hand that stands still in all crops says nothing of the box."""
+    with_second_box(tmp_path, case, second, frames)
+    written_in_turn(tmp_path / "crops")
+    certificate = recovered(tmp_path)
+    assert certificate.cause == "two-boxes"
+    assert str(list(second)) in certificate.reason
+
+
 def test_files_written_later_are_looked_at(tmp_path: Path) -> None:
     """A second box one pixel away, that no eye sees and no jump in the picture shows."""
     second = (301, 781, 30, 510)
@@ -124,14 +146,19 @@ def test_hints_are_looked_at(tmp_path: Path) -> None:
     assert "[301, 781, 30, 510] cut 00031.png (" in certificate.reason
 
 
+def suspects(files: ImageFiles) -> list[int]:
+    crops = Crops(files)
+    return suspicious(crops, read_samples(crops))
+
+
 def test_an_ordinary_track_raises_no_suspicion(tmp_path: Path) -> None:
     write_case(tmp_path, LONG)
     crops = ImageFiles.of(list_images(tmp_path / "crops"))
-    assert suspicious(Crops(crops)) == []
+    assert suspects(crops) == []
     path = tmp_path / "crops" / "00026.png"
     path.write_bytes(path.read_bytes()[:500])  # damaged, and not among those compared
     written_in_turn(tmp_path / "crops")
-    assert suspicious(Crops(crops)) == []
+    assert suspects(crops) == []
     assert recovered(tmp_path).bbox == BBox(*CASE.bbox)
 
 
@@ -141,7 +168,7 @@ def test_times_in_no_order_say_nothing(tmp_path: Path) -> None:
         list_images(tmp_path / "crops"), np.random.default_rng(0).permutation(40), strict=True
     ):
         os.utime(path, (1e9 + 100 * seconds, 1e9 + 100 * seconds))
-    assert suspicious(Crops(ImageFiles.of(list_images(tmp_path / "crops")))) == []
+    assert suspects(ImageFiles.of(list_images(tmp_path / "crops"))) == []
 
 
 @pytest.mark.parametrize("second", [CASE.bbox, (304, 784, 30, 510)])

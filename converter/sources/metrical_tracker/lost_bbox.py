@@ -31,7 +31,7 @@ from fitting.crop import CropCertificate, recover_crop
 
 _DEFAULT_FPS = 25.0
 _N_STEM = 12
-_MIN_FRAMES, _N_HINTS, _MANY_TIMES = 5, 2, 8.0
+_MIN_FRAMES, _N_JUMPS, _MANY_TIMES = 5, 2, 6.0
 _LEFT = ("images", "input", "kpt", "kpt_dense", "bbox.pt", "checkpoint")
 _REMEDIES = {
     "mirrored": "The source is a mirror image of the crops: give --source the video that was "
@@ -61,7 +61,7 @@ class LostBBox:
     path
         Where the tracker would have written bbox.pt.
     hints
-        Positions of crops where landmarks jump: another box may begin there.
+        Positions of crops before and after which landmarks jump: another box may begin there.
 
     """
 
@@ -105,7 +105,7 @@ def find_lost_bbox(path: Path, options: ReadOptions, crops: Path | None = None) 
 
 
 def landmark_jumps(crops: Frames, kpt: Path, limits: Limits) -> tuple[int, ...]:
-    """Find where the landmarks of all crops jump more than they do elsewhere.
+    """Find between which crops the landmarks jump more than they do elsewhere.
 
     A face that is found in another place or at another size from one frame to the next was cut by
     another box, or moved fast; pixels tell which.
@@ -125,8 +125,8 @@ def landmark_jumps(crops: Frames, kpt: Path, limits: Limits) -> tuple[int, ...]:
     steps = np.abs(np.diff(table[:, 1:], axis=0))
     usual = np.maximum(np.median(steps, axis=0), 0.5)
     jumps = np.nan_to_num(np.max(steps / usual, axis=1))
-    largest = [int(i) for i in np.argsort(-jumps)[:_N_HINTS] if jumps[i] > _MANY_TIMES]
-    return tuple(int(table[i + 1, 0]) for i in largest)
+    largest = [int(i) for i in np.argsort(-jumps)[:_N_JUMPS] if jumps[i] > _MANY_TIMES]
+    return tuple(int(table[i + k, 0]) for i in largest for k in (0, 1))
 
 
 def lost_folders(path: Path, options: ReadOptions) -> TrackFolders:
