@@ -41,8 +41,9 @@ EACH_KIND = (
     "source recompressed 60", "black matte, clipped", "green matte, jpg 75", "gamma", "noise",
     "blur, jpg 75", "occluder", "dark, jpg 75", "black bars where the padding begins",
     "one frame, jpg 75", "names off by one, noisy", "30 frames of 36",
-    "other video, small", "mirrored", "rotated 0.4 degrees", "rotated 4 degrees",
-    "mixed boxes, 4 px apart", "whole frames, squeezed", "blank", "too little texture",
+    "other video, small", "another take in the room", "mirrored", "rotated 0.4 degrees",
+    "rotated 4 degrees", "mixed boxes, 4 px apart", "whole frames, squeezed", "blank",
+    "too little texture",
 )  # fmt: skip
 QUICK = ("crops of 256", "jpg 50, 256", "other video, small")
 

@@ -485,7 +485,9 @@ class _Recovery:
             return None
         angle = self._solver.angle_deg(pair)
         return rotated(
-            self._solver.crops.name(pair.index), left.angle_deg if angle is None else angle
+            self._solver.crops.name(pair.index),
+            left.angle_deg if angle is None else angle,
+            self._solver.sources.name(pair.source_index),
         )
 
     def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:

@@ -49,6 +49,8 @@ _MIN_SHARE = 0.60
 _MIN_MEDIAN = 0.88
 _NEARLY_ALL, _MIN_MEDIAN_OF_ALL = 0.9, 0.85
 """Noise in the dark lowers all correlations: a little less will do where nearly all agree."""
+_MIN_FACE_SHARE = 0.5
+"""Share of the face that has to agree: right ones came to 0.6 behind a hand, else to 0.83."""
 _BLANK_STD = 1.5
 _MAX_ANGLE_DEG = 1.0
 _MAX_STRETCH = 0.02
@@ -154,7 +156,8 @@ class Solver:
         if without_content(self.crops.grey(index), self.crops.name(index)) is not None:
             return None
         found = self._locate(index, QUICK, [])
-        return None if found is None else self._proved(*found)
+        proved = None if found is None else self._proved(*found)
+        return proved if isinstance(proved, Checked) else None
 
     def _by_pixels_alone(self, index: int) -> Checked | None:
         """Find a crop of little texture by its slopes; nothing but equal pixels is taken for proof.
@@ -306,11 +309,12 @@ class Solver:
             best = ranking.best
         return (pair, best) if agrees(pair.agreement(best)) else None
 
-    def _proved(self, pair: Pair, mapping: Mapping) -> Checked | None:
+    def _proved(self, pair: Pair, mapping: Mapping) -> Checked | Refusal | None:
         """Compare every pixel; if they differ, look for the right source frame first.
 
         Correlation of dark or noisy blocks may miss by a pixel what unaltered pixels still tell:
-        then the neighbour with the smallest differences is tried.
+        then the neighbour with the smallest differences is tried. Where the room agrees and the
+        face does not, the crop was cut from a frame that is not there.
         """
         is_equal = self.checker.is_equal
         if not is_equal(pair, mapping):
@@ -322,7 +326,17 @@ class Solver:
                 if nearest != mapping and self.checker.equal(pair, nearest) is not None:
                     mapping = nearest
         checked = self.checker.check(pair, mapping)
-        return checked if agrees(checked.agreement) else None
+        if not agrees(checked.agreement):
+            return None
+        face = pair.agreement_in_the_middle(mapping)
+        if face.n_blocks >= MIN_BLOCKS and face.share < _MIN_FACE_SHARE:
+            source = self.sources.name(pair.source_index)
+            return Refusal(
+                "other-video",
+                f"{self.crops.name(pair.index)} shows the room of source frame {source}, and "
+                "another head in it: other frames of the video, or another video made there",
+            )
+        return checked
 
     def best_source(self, pair: Pair, mapping: Mapping, reach: int) -> tuple[Pair, Mapping]:
         """Find the source frame whose re-render is most like the crop, and its mapping.
@@ -424,7 +438,7 @@ class Solver:
         if not thorough or estimate is None or estimate.n_inliers < _MANY_INLIERS:
             return None
         if abs(estimate.angle_deg) > _MAX_ANGLE_DEG:
-            return rotated(name, estimate.angle_deg)
+            return rotated(name, estimate.angle_deg, self.sources.name(source_index))
         if _MAX_STRETCH < abs(estimate.stretch - 1) < 1:
             return Refusal("stretched", f"{name} is stretched by {estimate.stretch:.3f} in width")
         return None
@@ -558,8 +572,9 @@ def not_cropped(name: str) -> Refusal:
     return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
 
 
-def rotated(name: str, angle_deg: float) -> Refusal:
-    """Refuse a crop that is turned."""
-    return Refusal(
-        "rotated", f"{name} is rotated by {abs(angle_deg):.1f} degrees against the source"
-    )
+def rotated(name: str, angle_deg: float, source: str = "") -> Refusal:
+    """Refuse a crop that is turned, or whose head is, against that of a ``source`` frame."""
+    reason = f"{name} is rotated by {abs(angle_deg):.1f} degrees against the source"
+    if source:
+        reason += f", or its head is: it may show another moment than source frame {source}"
+    return Refusal("rotated", reason)
