@@ -50,7 +50,7 @@ _MIN_MEDIAN = 0.88
 _NEARLY_ALL, _MIN_MEDIAN_OF_ALL = 0.9, 0.85
 """Noise in the dark lowers all correlations: a little less will do where nearly all agree."""
 _MIN_FACE_SHARE = 0.5
-"""Share of the face that has to agree: right ones came to 0.6 behind a hand, else to 0.83."""
+"""Share of the face that has to agree: right ones came to 0.6 behind a hand, 0.83 without."""
 _BLANK_STD = 1.5
 _MAX_ANGLE_DEG = 1.0
 _MAX_STRETCH = 0.02

@@ -132,6 +132,8 @@ def _is_repeated(first: Pair, mapping: Mapping, chosen: Mask, shrink: int, reach
     room = cv2.subtract(room, cv2.blur(room, (BLOCK, BLOCK)), dtype=cv2.CV_32F)
     (y0, y1), (x0, x1) = places
     piece = room[max(y0, 0) : y1, max(x0, 0) : x1]
+    if not piece.size:  # too small to be told from anything
+        return True
     blocks_there = chosen[ends[0], ends[1]].astype(np.float32)
     mask = cv2.resize(blocks_there, piece.shape[::-1], interpolation=cv2.INTER_NEAREST)
     piece = piece * mask

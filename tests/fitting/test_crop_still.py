@@ -16,7 +16,7 @@ from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import Pair, to_grey
-from fitting.crop.still import is_repeated_beside, looks_moved, stands_still
+from fitting.crop.still import _is_repeated, is_repeated_beside, looks_moved, stands_still
 from fixtures.synthetic.crop_cases import (
     SMALL,
     Box,
@@ -175,6 +175,16 @@ def test_a_room_that_does_not_repeat_is_not_taken_for_one_that_does(seed: int, b
     frame = scene(replace(CASE, seed=seed, bbox=box), 0)
     first = Pair(to_grey(cut(frame, box, 512)), to_grey(frame))
     assert not is_repeated_beside(first, mapping_of(box, 512))
+
+
+def test_of_a_tiny_box_little_can_be_told() -> None:
+    frame = scene(CASE, 0)
+    for box in ((500, 504, 120, 124), (500, 526, 120, 146), (0, 26, 0, 26)):
+        first = Pair(to_grey(cut(frame, box, 256)), to_grey(frame))
+        assert is_repeated_beside(first, mapping_of(box, 256)) in (True, False)
+    one_block = np.zeros((16, 16), np.bool_)
+    one_block[0, 0] = True
+    assert _is_repeated(first, mapping_of(box, 256), one_block, 4, np.inf)
 
 
 def striped(dx: int = 0) -> Image:
