@@ -226,6 +226,19 @@ def test_a_track_gives_its_box_from_any_folder(own_track: MakeTrack, left: str) 
     assert box_of(truth.actor / "bbox.pt") == truth.bbox
 
 
+@pytest.mark.parametrize("fps", [25.0, 29.97])
+def test_a_video_gives_the_frames_that_the_tracker_took_of_it(
+    own_track: MakeTrack, capsys: Captured, fps: float
+) -> None:
+    """The tracker takes 25 frames a second, whatever the video's rate is."""
+    _, truth = own_track(n_frames=10, source="video", video_fps=fps)
+    (truth.actor / "bbox.pt").unlink()
+    assert recover(truth.actor, "--json") == 0
+    assert box_of(truth.actor / "bbox.pt") == truth.bbox
+    (entry,) = json.loads(capsys.readouterr().out)["tracks"]
+    assert {pair["offset"] for pair in entry["pairs"]} == {0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
