@@ -173,9 +173,7 @@ class Pair:
     def agreement_in_the_middle(self, mapping: Mapping) -> Agreement:
         """Compare what lies around the centre of the crop, where the face is."""
         correlation, textured = self.correlations(mapping)
-        down, across = self.grid.height // BLOCK, self.grid.width // BLOCK
-        x = (np.arange(across) + 0.5) * BLOCK / self.grid.width - 0.5
-        y = (np.arange(down)[:, None] + 0.5) * BLOCK / self.grid.height - 0.5
+        x, y = block_centres(self.grid)
         middle = ((x / _FACE_X) ** 2 + (y / _FACE_Y) ** 2 < 1).ravel()
         return _agreement(correlation[textured & middle])
 
@@ -263,6 +261,13 @@ Real = TypeVar("Real", np.float32, np.float64)
 def limited(correlation: NDArray[Real]) -> NDArray[Real]:
     """Cost of a block by its correlation: what disagrees costs no more than it must."""
     return np.asarray(np.minimum(1 - correlation, _COST_LIMIT), correlation.dtype)
+
+
+def block_centres(grid: Size) -> tuple[Floats, Floats]:
+    """Where blocks lie from the centre, units of the image: x, (columns,), and y, (rows, 1)."""
+    x = (np.arange(grid.width // BLOCK) + 0.5) * BLOCK / grid.width - 0.5
+    y = (np.arange(grid.height // BLOCK)[:, None] + 0.5) * BLOCK / grid.height - 0.5
+    return x, y
 
 
 def thinned(numbers: Numbers, most: int) -> Numbers:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from converter.geometry.pixels import Size
 from fitting.crop.mapping import Grey, Mapping
-from fitting.crop.pair import AGREES, BLOCK, Numbers, Pair, thinned
+from fitting.crop.pair import AGREES, BLOCK, Numbers, Pair, block_centres, thinned
 from fitting.crop.refine import likeliest, ranked
 from fitting.crop.tangent import by_slopes
 
@@ -162,8 +162,7 @@ def _fullest_window(chosen: Mask) -> Mask:
 
 def _upper_corners(grid: Size) -> tuple[Mask, Mask]:
     """Blocks beside and above the head, at the left and at the right."""
-    x = (np.arange(grid.width // BLOCK) + 0.5) * BLOCK / grid.width - 0.5
-    y = (np.arange(grid.height // BLOCK)[:, None] + 0.5) * BLOCK / grid.height - 0.5
+    x, y = block_centres(grid)
     upper = ((x / _HEAD_X) ** 2 + (y / _HEAD_Y) ** 2 > 1) & (y < _SHOULDERS_Y)
     return (upper & (x < 0)).ravel(), (upper & (x > 0)).ravel()
 
