@@ -8,31 +8,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from converter.media.interrupts import PutOff, put_off_interrupts
+
 
 class Sink:
     """A file for h5py to write into, whose writes never fail.
 
     HDF5 cannot close a file that it cannot write: its objects raise one after the other when they
     are collected, and then the process dies (SIGSEGV, with HDF5 2.0). So the first error is kept
-    for `require`, nothing is written from then on, and the library closes in peace. So is an
-    interrupt that comes while HDF5 calls one of these methods: C code would lose it.
+    for `require`, nothing is written from then on, and the library closes in peace. Interrupts
+    wait for `require`, too: raised in a method that HDF5 calls, C code would lose them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, interrupts: PutOff) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._position = 0
-        self._error: BaseException | None = None
+        self._interrupts = interrupts
+        self._error: Exception | None = None
         self._dropped = False
 
     def require(self) -> None:
-        """Raise the first error of the operating system, or an interrupt, if there was one."""
+        """Raise the first error of the operating system, or what an interrupt asks for."""
         if self._error is not None:
             raise self._error
-
-    @property
-    def interrupt(self) -> BaseException | None:
-        """SIGINT or SIGTERM, as the exception that it raised, if one was kept."""
-        return None if isinstance(self._error, Exception) else self._error
+        self._interrupts.deliver()
 
     def drop(self) -> None:
         """Write nothing from now on: the file is given up."""
@@ -51,7 +50,7 @@ class Sink:
                 os.SEEK_END: os.fstat(self._descriptor).st_size,
             }[whence]
             self._position = base + offset
-        except BaseException as error:
+        except Exception as error:
             self._keep(error)
         return self._position
 
@@ -66,7 +65,7 @@ class Sink:
         try:
             while done < len(view) and not self._dropped:
                 done += os.pwrite(self._descriptor, view[done:], self._position + done)
-        except BaseException as error:
+        except Exception as error:
             self._keep(error)
         self._position += len(view)
         return len(view)
@@ -79,7 +78,7 @@ class Sink:
             found = os.pread(self._descriptor, len(view), self._position)
             view[: len(found)] = found
             self._position += len(found)
-        except BaseException as error:
+        except Exception as error:
             self._keep(error)
         return len(found)
 
@@ -93,14 +92,14 @@ class Sink:
         try:
             if not self._dropped:
                 os.ftruncate(self._descriptor, n_bytes)
-        except BaseException as error:
+        except Exception as error:
             self._keep(error)
         return n_bytes
 
     def flush(self) -> None:
         """Do nothing: whoever gives the file its name brings it to the disk."""
 
-    def _keep(self, error: BaseException) -> None:
+    def _keep(self, error: Exception) -> None:
         self._error = self._error or error
         self.drop()
 
@@ -108,6 +107,8 @@ class Sink:
 @contextmanager
 def new_hdf5(path: Path) -> Iterator[tuple[Any, Sink]]:
     """Make an HDF5 file: yields the `h5py.File` and its `Sink`.
+
+    SIGINT and SIGTERM are put off to the next call of `Sink.require`.
 
     Raises
     ------
@@ -117,28 +118,19 @@ def new_hdf5(path: Path) -> Iterator[tuple[Any, Sink]]:
     """
     import h5py
 
-    sink = Sink(path)
-    try:
-        # The oldest format that holds this: every reader opens it, and it stores no times.
-        with h5py.File(sink, "w", libver=("earliest", "v108"), track_order=False) as file:
-            try:
-                yield file, sink
-            except BaseException:
-                sink.drop()
-                raise
-        sink.require()
-    except Exception as error:
-        interrupt = sink.interrupt or _interrupt_behind(error)
-        if interrupt is None:
+    with put_off_interrupts() as interrupts:
+        sink = Sink(path, interrupts)
+        try:
+            # The oldest format that holds this: every reader opens it, and it stores no times.
+            with h5py.File(sink, "w", libver=("earliest", "v108"), track_order=False) as file:
+                try:
+                    yield file, sink
+                except BaseException:
+                    sink.drop()
+                    raise
+            sink.require()
+        except Exception:  # HDF5's own, if it misses what was not written
+            sink.require()
             raise
-        raise interrupt from None
-    finally:
-        sink.close()
-
-
-def _interrupt_behind(error: BaseException) -> BaseException | None:
-    """SIGINT or SIGTERM that came while C code called the sink: h5py makes a SystemError of it."""
-    behind: BaseException | None = error
-    while behind is not None and isinstance(behind, Exception):
-        behind = behind.__cause__ or behind.__context__
-    return behind
+        finally:
+            sink.close()

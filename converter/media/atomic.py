@@ -23,17 +23,15 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import stat
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from types import FrameType
 
 from converter.errors import OutputError, UncropError, printable
 from converter.media.files import sha256_of
+from converter.media.interrupts import put_off_interrupts, sigterm_as_exit
 from converter.media.manifest import read_json
 
 _OLD = "old"
@@ -124,28 +122,6 @@ def replace_folder(path: Path | str, overwrite: bool, marker: str) -> Iterator[P
         with _one_at_a_time(target):
             _put_folder(new, target, work, overwrite, marker)
         _fsync(target.parent)
-
-
-@contextmanager
-def sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM unwind the stack (exit status 143), so that what is half done is removed.
-
-    Does nothing outside the main thread, or where the program handles SIGTERM itself.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one may not stop the cleaning up
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 # --- what may be replaced ---------------------------------------------------------------------
@@ -318,7 +294,7 @@ def _workspace(target: Path) -> Iterator[Path]:
     parents = [p for p in target.parents if not p.exists()]
     with sigterm_as_exit():
         try:
-            with _os_errors(target), _uninterrupted():
+            with _os_errors(target), put_off_interrupts():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _remove_dead(target)
                 made = _new_workspace(target)
@@ -326,32 +302,12 @@ def _workspace(target: Path) -> Iterator[Path]:
                 yield made[0]
         finally:
             if made is not None and os.getpid() == owner:  # not in a forked worker
-                with _uninterrupted():
+                with put_off_interrupts():
                     _discard(made[0], target)
                     os.close(made[1])
             for parent in parents:  # made for nothing; those that hold the output stay
                 with suppress(OSError):
                     parent.rmdir()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put SIGINT and SIGTERM off to the end of the block, which is short (main thread only)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, _: seen.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if seen:
-            signal.raise_signal(seen[0])
 
 
 def _workspace_name(target: Path) -> str:

@@ -83,7 +83,8 @@ def extract_wav(
             first = next(parts, b"")
             if not first:
                 return 0.0
-            with wave.open(str(out_path), "wb") as wav:
+            # Opened by wave itself, a file that cannot be would leave it complaining on stderr.
+            with open(out_path, "wb") as file, wave.open(file, "wb") as wav:
                 wav.setnchannels(1)
                 wav.setsampwidth(_SAMPLE_BYTES)
                 wav.setframerate(rate)

@@ -24,7 +24,6 @@ from converter.media.atomic import (
     replace_file,
     replace_folder,
     require_free,
-    sigterm_as_exit,
 )
 
 MARKER = "uncrop.json"
@@ -412,14 +411,6 @@ def test_a_kill_leaves_the_old_or_the_new_output(tmp_path: Path, number: signal.
     write_file(out.with_suffix(".h5"), "last", overwrite=True)
     assert version_of(out) == "last"
     assert {path.name for path in tmp_path.iterdir()} == {"out", "out.h5"}
-
-
-def test_sigterm_becomes_an_exit_and_is_given_back() -> None:
-    with pytest.raises(SystemExit) as caught, sigterm_as_exit(), sigterm_as_exit():  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
-    assert caught.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_concurrent_runs_end_with_one_whole_output(tmp_path: Path) -> None:

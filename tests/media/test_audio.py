@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -44,6 +46,22 @@ CLIPS = {
     + ("{}.mov",),
     "flv-aac": (*sound(), *PICTURE, *H264, "-c:a", "aac", "{}.flv"),
 }
+
+
+def test_a_place_that_cannot_be_opened_is_one_error(tmp_path: Path) -> None:
+    ffmpeg(*sound(), *PICTURE, *H264, "-c:a", "aac", tmp_path / "clip.mp4")
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from converter.media.audio import extract_wav\n"
+        "try:\n"
+        "    extract_wav(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "except FileNotFoundError:\n"
+        "    print('refused')\n"
+    )
+    places = [tmp_path / "clip.mp4", tmp_path / "nowhere" / "sound.wav"]
+    done = subprocess.run([sys.executable, "-c", script, *places], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("refused\n", "")
 
 
 @pytest.mark.parametrize("name", sorted(CLIPS))
