@@ -5,5 +5,5 @@ from typing import Literal, TypeAlias
 NAME = "{name}"
 """What stands for a track's name in the output of several."""
 
-MinVerdict: TypeAlias = Literal["exact", "exact-up-to-build", "consistent"]
+MinConfidence: TypeAlias = Literal["exact", "exact-up-to-build", "consistent"]
 """How certain a recovered box must be to be written; here so that help need not load the solver."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.batch import NAME, MinVerdict
+from converter.batch import NAME, MinConfidence
 from converter.batch.converting import named_places
 from converter.batch.discover import Found, discover
 from converter.batch.executors import Executor, Outcomes
@@ -72,7 +72,7 @@ class RecoverJob:
     out: Path | None = None
     report: Path | None = None
     n_frames: int = 3
-    min_verdict: MinVerdict = "consistent"
+    min_confidence: MinConfidence = "consistent"
     overwrite: bool = False
     dry_run: bool = False
     keep: bool = False
@@ -191,9 +191,9 @@ def recover_track(found: Found, job: RecoverJob, progress: Progress = no_progres
     if certificate.cause in _TOO_LITTLE and (job.landmarks or job.redetect):
         return _approximate(job, track)
     require_crop(certificate, lost.crops.origin)
-    if _LEVELS[certificate.verdict] > _LEVELS[job.min_verdict]:
+    if _LEVELS[certificate.verdict] > _LEVELS[job.min_confidence]:
         raise RecoveryError(
-            lost.crops.origin, f"a box of verdict {job.min_verdict}", str(certificate),
+            lost.crops.origin, f"a box of verdict {job.min_confidence}", str(certificate),
             "Nothing was written.",
         )  # fmt: skip
     if not job.dry_run:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from converter.batch import MinVerdict
+from converter.batch import MinConfidence
 from converter.cli.arguments import PlaceArguments, parse
 from converter.cli.exits import EXIT_FINE, EXIT_USAGE
 from converter.cli.report import Reporter, finish_many, say_refused
@@ -55,7 +55,7 @@ class RecoverArguments(PlaceArguments):
     """Write a picture of the proof: FILE.jpg, or DIR/NAME.jpg for every track."""
     frames: Annotated[int, tyro.conf.arg(metavar="N")] = 3
     """Frames to check, spread over the track; more are read where that is not enough."""
-    min_verdict: MinVerdict = "consistent"
+    min_confidence: MinConfidence = "consistent"
     """Write nothing below this verdict. Ambiguous boxes, whose cameras are all the same, count as
     consistent."""
     overwrite: bool = False
@@ -125,7 +125,7 @@ def _job(command: RecoverArguments, *, keep: bool) -> RecoverJob:
         ReadOptions(actor=command.actor, source=command.source, fps=command.fps),
         crops=command.crops, landmarks=command.landmarks, redetect=command.redetect,
         accept_approximate=command.accept_approximate, out=command.out, report=command.report,
-        n_frames=command.frames, min_verdict=command.min_verdict, overwrite=command.overwrite,
+        n_frames=command.frames, min_confidence=command.min_confidence, overwrite=command.overwrite,
         dry_run=command.dry_run, keep=keep,
     )  # fmt: skip
 

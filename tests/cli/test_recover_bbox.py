@@ -175,7 +175,7 @@ def test_below_the_wanted_verdict_nothing_is_written(tmp_path: Path, capsys: Cap
     folder = tmp_path / "eve"
     crops, _ = write_case(folder, replace(CASE, alter="gamma"))
     crops.rename(folder / "images")
-    assert recover(folder, "--min-verdict", "exact") == 3
+    assert recover(folder, "--min-confidence", "exact") == 3
     assert (
         "expected a box of verdict exact, found bbox [300, 780, 30, 510], verdict consistent"
         in (capsys.readouterr().err)
