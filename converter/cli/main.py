@@ -12,6 +12,7 @@ from converter import __version__
 from converter.cli.exits import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
 from converter.errors import UncropError, printable
 from converter.media.chatter import kept_apart
+from converter.media.interrupts import interrupts_raised_again
 
 VERBS = {
     "convert": "write a track as a bundle or as a trainer's dataset",
@@ -62,7 +63,7 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a verb; bad input becomes one line and exit code 3, an interrupt leaves quietly."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of bad images, we say
     try:
-        with kept_apart():
+        with kept_apart(), interrupts_raised_again():
             return _answered(verb, arguments)
     except KeyboardInterrupt:  # in the moment before or after
         return EXIT_INTERRUPTED

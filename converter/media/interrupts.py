@@ -1,8 +1,9 @@
-"""SIGINT and SIGTERM in moments that may not be interrupted, and as an exit."""
+"""SIGINT and SIGTERM: put off, as an exit, and never lost."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_SOON_S = 0.005
 
 
 class PutOff:
@@ -83,3 +85,26 @@ def sigterm_as_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupts_raised_again() -> Iterator[None]:
+    """Raise KeyboardInterrupt a moment after an interrupt that came in a finalizer.
+
+    There Python prints the exception and goes on as if nothing had been.
+    """
+    before = sys.unraisablehook
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
+            before(unraisable)
+            return
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        signal.setitimer(signal.ITIMER_REAL, 0)

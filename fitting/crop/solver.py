@@ -265,6 +265,7 @@ class Solver:
         upright = [estimate for estimate in known if not _is_askew(estimate)]
         if attempts is THOROUGH and upright:
             best = max(upright, key=lambda e: e.n_inliers)
+            self.sources.begin(beside)
             for there in beside:
                 yield self.pair(index, there), best.edges
 

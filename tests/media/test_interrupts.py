@@ -82,6 +82,27 @@ def test_where_nobody_handles_sigterm_it_ends_the_process_as_ever(tmp_path: Path
     assert done.stdout == "whole\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_a_finalizer_is_obeyed(number: int) -> None:
+    script = (
+        "import signal, sys, time\n"
+        "from converter.media.interrupts import interrupts_raised_again, sigterm_as_exit\n"
+        "class Struck:\n"
+        "    def __del__(self):\n"
+        "        signal.raise_signal(int(sys.argv[1]))\n"
+        "with interrupts_raised_again(), sigterm_as_exit():\n"
+        "    try:\n"
+        "        Struck()\n"
+        "        time.sleep(20)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('obeyed')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(int(number))], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("obeyed\n", "")
+
+
 class _Striker:
     """Raises SIGINT at the n-th call, line or return in the methods that HDF5 calls."""
 
@@ -114,7 +135,7 @@ def test_an_interrupt_anywhere_in_what_hdf5_calls_is_an_interrupt(tmp_path: Path
     write(undisturbed)
     old = path.read_bytes()
     assert undisturbed.n > 500
-    for at in [*range(1, 20), *range(20, undisturbed.n, undisturbed.n // 20), undisturbed.n]:
+    for at in [*range(1, 12), *range(12, undisturbed.n, undisturbed.n // 12), undisturbed.n]:
         with pytest.raises(KeyboardInterrupt):
             write(_Striker(at))
         assert path.read_bytes() == old
