@@ -25,6 +25,8 @@ _MIN_PAUSE_S = 60.0
 _LONG_PAUSE = 50.0
 _MAX_PAUSES = 4
 _MORE_THAN_USUAL, _USUAL_PERCENT, _MIN_MOVED = 2.0, 25, 0.05
+_MUCH_MORE, _MIN_CHANGE = 6.0, 1e-4
+"""By how much a file has to differ in size from the one before: of usual changes, and at least."""
 _EDGES_PERCENT, _STILL_PERCENT = 70, 20
 _MIN_EDGES, _USUAL_DEVIATION = 16, 50.0
 
@@ -100,14 +102,17 @@ def suspicious(
 ) -> list[int]:
     """Crops of which either side of a change of boxes may be: nothing but hints where to look.
 
-    Where files were written after a pause, or before those that precede them; and where, among
-    ``samples``, the still part of the picture moves more than it does elsewhere. Of a picture of
+    Where files were written after a pause, or before those that precede them; where they change in
+    size most, and much more than usual; and where, among ``samples``, the still part of the picture
+    moves more than it does elsewhere. Of a picture of
     which a part was replaced, only what is ``shown`` of the source counts, pixels of a crop: a hand
     or a matte in front of it stands still whatever the box does.
     """
     import cv2
 
-    found = _written_later(crops.times())
+    files = crops.files()
+    found = _written_later([file.st_mtime for file in files])
+    found += _of_another_size([file.st_size for file in files])
     mask = np.ones((_SIDE, _SIDE), np.bool_)
     if shown is not None:
         small = cv2.resize(shown.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
@@ -131,6 +136,15 @@ def _written_later(times: Sequence[float]) -> list[int]:
     if len(odd) > _MAX_PAUSES:  # copied in no order: the times say nothing
         return []
     return sorted({int(i) + k for i in odd for k in (0, 1)})
+
+
+def _of_another_size(sizes: Sequence[int]) -> list[int]:
+    changes = np.abs(np.diff(np.log(np.maximum(np.asarray(sizes, np.float64), 1.0))))
+    if len(changes) <= _FEW_CHANGES:
+        return []
+    most = int(np.argmax(changes))
+    limit = _MUCH_MORE * max(float(np.median(changes)), _MIN_CHANGE)
+    return [most, most + 1] if changes[most] > limit else []
 
 
 def _moved(before: Small, after: Small, mask: NDArray[np.bool_]) -> float:

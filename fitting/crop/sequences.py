@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -129,12 +130,12 @@ class Crops:
         images = zip(indices, ordered_map(shrunk, indices), strict=True)
         return {index: image for index, image in images if image is not None}
 
-    def times(self) -> list[float]:
-        """When the files were last written, s; empty for what are no files."""
+    def files(self) -> list[os.stat_result]:
+        """What is known of the files without reading them; empty for what are no files."""
         if not isinstance(self.frames, ImageFiles):
             return []
         try:
-            return [path.stat().st_mtime for path in self.frames.paths]
+            return [path.stat() for path in self.frames.paths]
         except OSError:
             return []
 

@@ -84,7 +84,12 @@ def with_second_box(folder: Path, case: CropCase, box: Box, frames: range) -> No
     write_case(folder, case)
     for index in frames:
         crop = crop_of(replace(case, bbox=box), scene(case, index), index)
-        assert cv2.imwrite(str(folder / "crops" / f"{index + 1:05d}.png"), crop)
+        assert cv2.imwrite(str(folder / "crops" / f"{index + 1:05d}{case.crop_suffix}"), crop)
+
+
+def crops_of(folder: Path, case: CropCase) -> Crops:
+    write_case(folder, case)
+    return Crops(ImageFiles.of(list_images(folder / "crops")))
 
 
 def written_in_turn(folder: Path, later: range = range(0)) -> None:
@@ -139,6 +144,19 @@ def test_files_written_later_are_looked_at(tmp_path: Path) -> None:
     assert "[301, 781, 30, 510] cut 00029.png (" in certificate.reason
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_files_of_another_size_are_looked_at(tmp_path: Path, suffix: str) -> None:
+    """One crop by a box far from the first, in no frame that is compared otherwise."""
+    case, second = replace(LONG, crop_suffix=suffix), (360, 720, 60, 420)
+    samples = read_samples(crops_of(tmp_path / "one box", case))
+    lone = next(i for i in range(5, case.n_frames) if i not in samples)
+    with_second_box(tmp_path, case, second, range(lone, lone + 1))
+    written_in_turn(tmp_path / "crops")
+    certificate = recovered(tmp_path)
+    assert certificate.cause == "two-boxes"
+    assert f"{list(second)} cut {lone + 1:05d}{suffix} (" in certificate.reason
+
+
 def test_hints_are_looked_at(tmp_path: Path) -> None:
     with_second_box(tmp_path, LONG, (301, 781, 30, 510), range(30, 31))
     certificate = recovered(tmp_path, hints=[30, 999, -1])
@@ -158,7 +176,7 @@ def test_an_ordinary_track_raises_no_suspicion(tmp_path: Path) -> None:
     path = tmp_path / "crops" / "00026.png"
     path.write_bytes(path.read_bytes()[:500])  # damaged, and not among those compared
     written_in_turn(tmp_path / "crops")
-    assert suspects(crops) == []
+    assert suspects(crops) == [26]  # beside a file of another size
     assert recovered(tmp_path).bbox == BBox(*CASE.bbox)
 
 
