@@ -45,6 +45,7 @@ def name_two_boxes(solver: Solver, one: Checked, other: Checked, picks: Sequence
         return int(pair.similarity(mappings[1]) > pair.similarity(mappings[0]))
 
     def label(index: int) -> int:
+        index = index if index in labels else solver.with_source(index)
         if index not in labels:
             labels[index] = found(index)
         return labels[index]

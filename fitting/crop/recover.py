@@ -29,8 +29,8 @@ from fitting.crop.checker import Checked
 from fitting.crop.mapping import Mapping
 from fitting.crop.pair import MIN_BLOCKS, Pair
 from fitting.crop.pixelwise import MIN_CERTAINTY, NO_MATTE, find_look, off_by_look, rank
-from fitting.crop.refine import Ranking, Residual, climb, pixel_error, residual
-from fitting.crop.sequences import Crops, Sources, guess_sources, spread
+from fitting.crop.refine import Ranking, Residual, climb, pixel_error, ranked, residual
+from fitting.crop.sequences import Crops, Sources, guess_sources, paired, spread
 from fitting.crop.solver import (
     Refusal,
     Solver,
@@ -116,7 +116,8 @@ def recover_crop(
             raise MissingInputError(what, "at least one image", "none")
     guessed = guess_sources(crops, sources) if guesses is None else list(guesses)
     with Sources(sources) as open_sources, ThreadPoolExecutor(1, "uncrop") as aside:
-        picks = spread(len(crops), n_frames)
+        there = paired(guessed, len(sources))
+        picks = [there[k] for k in spread(len(there), n_frames)]
         beside = {i + k for i in picks for k in range(-_BESIDE, _BESIDE + 1)}
         solver = Solver(Crops(crops, beside), open_sources, guessed)
         if crops.size.width != crops.size.height:
@@ -196,8 +197,10 @@ class _Recovery:
             self._progress("recover bbox", done, max(len(self._picks), done))
 
     def _spread(self, without: Collection[int]) -> list[int]:
-        """More frames, spread over the track."""
-        return [i for i in spread(len(self._solver.crops), _MORE_FRAMES) if i not in without]
+        """More frames, spread over the track, of those whose source frame is there."""
+        there = self._solver.paired()
+        more = (there[k] for k in spread(len(there), _MORE_FRAMES))
+        return [i for i in more if i not in without]
 
     def _first(self) -> Checked | Refusal:
         """Solve the first frame that can be solved.
@@ -493,12 +496,13 @@ class _Recovery:
     def _off_the_lattice(self, pairs: Sequence[Pair], mapping: Mapping) -> Refusal | None:
         """Refuse edges that are no whole numbers: no tracker cut these images."""
         worst = _lies_off(pairs, mapping, _SIGNIFICANT) or _looks_off(pairs[0], mapping)
+        whole = Mapping(0, self._solver.size.width, 0, self._solver.size.height)
+        is_near = bool(np.max(np.abs(mapping.edges - whole.edges)) <= _WHOLE_PX)
+        is_no_box = is_near and (worst or _lead(pairs, whole, mapping) > -2 * MIN_CERTAINTY)
+        if is_no_box and self._solver.is_whole_frame(pairs[0]):
+            return not_cropped(self._solver.crops.name(pairs[0].index))
         if not worst:
             return None
-        size = self._solver.size
-        beside = np.abs(mapping.edges - (0, size.width, 0, size.height))
-        if np.max(beside) <= _WHOLE_PX and self._solver.is_whole_frame(pairs[0]):
-            return not_cropped(self._solver.crops.name(pairs[0].index))
         return Refusal(
             "off-lattice",
             f"the best edges lie {worst:.2f} px off whole pixels: the crops were resized, shifted "
@@ -549,8 +553,23 @@ def _lies_off(pairs: Sequence[Pair], mapping: Mapping, significant: float) -> fl
     if by_look is None:
         is_off &= off > _MAX_OFF_LATTICE_PX
     elif np.max(np.abs(by_look)) <= _NOTHING_PX:
-        return 0.0
+        step = np.sign(left.edges) * np.maximum(np.rint(off), 1) * is_off
+        if _lead(pairs, Mapping.rounded(mapping.edges + step), mapping) < MIN_CERTAINTY:
+            return 0.0
     return float(off[is_off].max(initial=0.0))
+
+
+def _lead(pairs: Sequence[Pair], one: Mapping, other: Mapping) -> float:
+    """By how many standard errors one mapping, possible or not, fits better than another.
+
+    Pixels, of which those that differ most are left out, may find nothing a whole pixel beside.
+    """
+    costs: dict[Mapping, list[NDArray[np.float32]]] = {one: [], other: []}
+    for pair in pairs:
+        chosen = np.intersect1d(pair.choose(other), pair.inside(one))
+        for each, found in costs.items():
+            found.append(pair.costs(each, chosen))
+    return ranked({each: np.concatenate(found) for each, found in costs.items()}, one).certainty
 
 
 def _looks_off(pair: Pair, mapping: Mapping) -> float:

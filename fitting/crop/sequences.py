@@ -47,8 +47,11 @@ def guess_sources(crops: Frames, sources: Frames) -> list[int]:
     names = [PurePath(crops.name(i)).stem for i in range(len(crops))]
     if isinstance(sources, ImageFiles):
         places = {path.stem: i for i, path in enumerate(sources.paths)}
-        if sum(n in places for n in names) > len(names) // 2:
+        n_same = sum(n in places for n in names)
+        if n_same > len(names) // 2:
             return _filled([places.get(n, -1) for n in names])
+        if n_same > len(sources) // 2:  # of a few crops only
+            return [places.get(n, len(sources)) for n in names]
     elif all(re.fullmatch(r"\d{1,12}", n, re.ASCII) for n in names):
         return [int(n) - 1 for n in names]
     if len(crops) <= len(sources):
@@ -63,6 +66,12 @@ def _filled(places: Sequence[int]) -> list[int]:
     for place in places:
         filled.append(place if place >= 0 else (filled[-1] + 1 if filled else 0))
     return filled
+
+
+def paired(guesses: Sequence[int], n_sources: int) -> list[int]:
+    """Crops whose source frame is among ``n_sources``; all, if it is of none."""
+    there = [i for i, guess in enumerate(guesses) if 0 <= guess < n_sources]
+    return there or list(range(len(guesses)))
 
 
 class Crops:

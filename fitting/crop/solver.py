@@ -40,7 +40,7 @@ from fitting.crop.search import (
     estimates,
     find_mirrored,
 )
-from fitting.crop.sequences import Crops, Sources
+from fitting.crop.sequences import Crops, Sources, paired
 from fitting.crop.still import is_repeated_beside, stands_still
 
 # Right crops agree in at least 0.69 (noise of 10 grey levels) and 0.915, wrong ones in at most
@@ -183,19 +183,13 @@ class Solver:
                     return None if is_repeated(pair, best) else checked
         return None
 
-    def with_source(self, index: int) -> int:
-        """Return the crop nearest to ``index`` whose source frame is there.
+    def paired(self) -> list[int]:
+        """Crops whose source frame is there, as far as is known; all, if it is of none."""
+        return paired([guess + self.offset for guess in self.guesses], len(self.sources))
 
-        The frames of the first or last crops are missing where a video was cut shorter.
-        """
-        last = len(self.crops) - 1
-        step = 1 if self.guesses[index] + self.offset < 0 else -1
-        here = index
-        while 0 <= here <= last:
-            if 0 <= self.guesses[here] + self.offset < len(self.sources):
-                return here
-            here += step
-        return index
+    def with_source(self, index: int) -> int:
+        """Return the crop nearest to ``index`` whose source frame is there."""
+        return min(self.paired(), key=lambda i: abs(i - index))
 
     def pair(self, index: int, source_index: int) -> Pair:
         """Return a crop and a source frame as grey images."""

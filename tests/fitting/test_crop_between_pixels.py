@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import pytest
 
+from converter.geometry.crop import BBox
 from converter.media.images import ImageFiles, list_images
 from fitting.crop import recover_crop
-from fixtures.synthetic.crop_cases import ALTERATIONS, SMALL, CropCase, write_case
+from fixtures.synthetic.crop_cases import ALTERATIONS, SMALL, Box, CropCase, write_case
 
 CASE = CropCase("between", (300, 780, 30, 510), fault="between", source_size=SMALL, size=384)
 
@@ -33,3 +34,41 @@ def test_whole_frames_of_a_square_video_are_not_cropped(tmp_path: Path, side: in
     found = recover_crop(ImageFiles.of(list_images(crops)), ImageFiles.of(list_images(sources)))
     assert found.bbox is None
     assert found.cause == "not-cropped"
+
+
+def compressed_again(crops: Path, folder: Path, side: int, quality: int) -> Path:
+    """The crops themselves, resized, as jpg: what is taken for the source by mistake."""
+    folder.mkdir()
+    for path in list_images(crops)[:12]:
+        image = cv2.resize(cv2.imread(str(path)), (side, side), interpolation=cv2.INTER_CUBIC)
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        cv2.imwrite(str(folder / f"{path.stem}.jpg"), image, options)
+    return folder
+
+
+@pytest.mark.parametrize(("side", "quality"), [(480, 95), (480, 60), (960, 90), (470, 95)])
+def test_crops_compressed_again_are_no_source(tmp_path: Path, side: int, quality: int) -> None:
+    crops, _ = write_case(tmp_path, replace(CASE, fault="", size=480))
+    again = compressed_again(crops, tmp_path / "again", side, quality)
+    found = recover_crop(ImageFiles.of(list_images(crops)), ImageFiles.of(list_images(again)))
+    assert found.cause == "not-cropped"
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("side", "quality"), [(512, 95), (500, 100), (1024, 50), (256, 60)])
+def test_real_crops_compressed_again_are_no_source(
+    shared_data: Path, tmp_path: Path, side: int, quality: int
+) -> None:
+    """No box reaches the last row and column: the nearest one was found, one pixel inside."""
+    crops = shared_data / "duda" / "input" / "duda" / "images"
+    again = compressed_again(crops, tmp_path / "again", side, quality)
+    found = recover_crop(ImageFiles.of(list_images(crops)), ImageFiles.of(list_images(again)))
+    assert found.cause == "not-cropped"
+
+
+@pytest.mark.parametrize("box", [(0, 479, 0, 479), (1, 479, 2, 478), (2, 477, 0, 476)])
+def test_a_box_as_large_as_the_frame_is_a_box(tmp_path: Path, box: Box) -> None:
+    case = replace(CASE, fault="", source_size=(480, 480), bbox=box, source_quality=70)
+    folders = write_case(tmp_path, case)
+    found = recover_crop(*(ImageFiles.of(list_images(folder)) for folder in folders))
+    assert found.bbox == BBox(*box)

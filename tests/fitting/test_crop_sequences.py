@@ -79,6 +79,22 @@ def test_names_one_too_high_are_said(tmp_path: Path) -> None:
     assert certificate.frame_offset == -1
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [[0], [39], range(5), range(33, 40), range(18, 24), [7, 21, 33], range(0, 40, 3)],
+    ids=["first", "last", "first five", "last seven", "middle", "three", "every third"],
+)
+def test_a_few_source_frames_are_enough(tmp_path: Path, kept: Sequence[int]) -> None:
+    """What has no source frame is held against none: it was called rotated, or of another box."""
+    _, sources = write_case(tmp_path, LONG)
+    for index, path in enumerate(list_images(sources)):
+        if index not in kept:
+            path.unlink()
+    certificate = recovered(tmp_path)
+    assert certificate.verdict == "exact"
+    assert certificate.bbox == BBox(*LONG.bbox)
+
+
 def with_second_box(folder: Path, case: CropCase, box: Box, frames: range) -> None:
     """Crops of ``frames`` (from 0) cut by another box."""
     write_case(folder, case)
