@@ -82,7 +82,22 @@ class ConventionError(UncropError):
 
 
 class RecoveryError(UncropError):
-    """A lost value could not be recovered with certainty."""
+    """A lost value could not be recovered with certainty.
+
+    Parameters
+    ----------
+    where, expected, found, remedy
+        As for every error.
+    cause
+        Stable id of the reason, e.g. "mirrored"; empty where there is none.
+
+    """
+
+    def __init__(
+        self, where: object, expected: str = "", found: str = "", remedy: str = "", cause: str = ""
+    ) -> None:
+        super().__init__(where, expected, found, remedy)
+        self.cause = cause
 
 
 class FitError(UncropError):

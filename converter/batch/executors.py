@@ -43,11 +43,14 @@ class Failure:
         bug; ``"died"``: its worker ended without an answer.
     message
         One line.
+    cause
+        Stable id of the reason, where the error has one.
 
     """
 
     kind: Literal["refused", "raised", "died"]
     message: str
+    cause: str = ""
 
 
 Outcomes: TypeAlias = Generator[tuple[int, R | Failure], None, None]
@@ -70,7 +73,7 @@ def attempt(function: Callable[[T], R], item: T) -> R | Failure:
     try:
         return function(item)
     except UncropError as error:
-        return Failure("refused", str(error))
+        return Failure("refused", str(error), getattr(error, "cause", ""))
     except Exception as error:  # the boundary of one item: a bug in one must not end the others
         return Failure("raised", f"{_place(error)}: {type(error).__name__}: {printable(error)}")
 

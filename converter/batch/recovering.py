@@ -123,9 +123,12 @@ def _is_tracked(path: Path) -> bool:
 def _untracked_actors(top: Path) -> list[Path]:
     """Return the folders just below ``top`` that hold crops, unless ``top`` itself is a track's."""
     held = {entry.name for entry in scan_folder(top)} if top.is_dir() else set()
-    if held & {"images", "input", "checkpoint", "source"}:
+    if held & {"images", "kpt", "checkpoint", "source"}:
         return []
-    return sorted(top / name for name in held if (top / name / "images").is_dir())
+    if (top / "input").is_dir():  # of a tracker's folder without its output
+        top, held = top / "input", {entry.name for entry in scan_folder(top / "input")}
+    actors = (top / name for name in held)
+    return sorted(a for a in actors if (a / "images").is_dir() or (a / "kpt").is_dir())
 
 
 def recover_many(
@@ -263,7 +266,9 @@ def _recovered(
     certificate: CropCertificate,
     picture: Path | None = None,
 ) -> Recovered:
-    ending = "dry run, nothing written" if job.dry_run else f"wrote {out}"
+    ending = f"dry run, {out} was not written" if job.dry_run else f"wrote {out}"
+    if job.dry_run and os.path.exists(out) and not job.overwrite:
+        ending += ": it is there, and stays without --overwrite"
     ending += "" if picture is None else f" and {picture}"
     facts = {"track": str(track), "out": None if job.dry_run else str(out), **_as_json(certificate)}
     return Recovered(f"{name}: {certificate}; {ending}", facts)

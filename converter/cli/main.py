@@ -78,9 +78,8 @@ def _answered(verb: str, arguments: list[str]) -> int:
         return code
     except UncropError as error:
         if _wants_json(verb, arguments):
-            fields = {
-                name: getattr(error, name) for name in ("where", "expected", "found", "remedy")
-            }
+            names = ("where", "expected", "found", "remedy", "cause")
+            fields = {name: getattr(error, name) for name in names if hasattr(error, name)}
             print(json.dumps({"ok": False, "error": type(error).__name__, **fields}))
         print(f"uncrop: {error}", file=sys.stderr)
         return EXIT_ERROR

@@ -169,4 +169,5 @@ def _said(outcome: Recovered | Failure, track: Path, reporter: Reporter) -> dict
         reporter.steps([outcome.line])
         return outcome.facts
     say_refused(track, outcome.message)
-    return {"track": str(track), "verdict": "refused", "error": outcome.message}
+    said = {"track": str(track), "verdict": "refused", "error": outcome.message}
+    return {**said, "cause": outcome.cause} if outcome.cause else said

@@ -126,7 +126,7 @@ class CropCertificate:
         if self.crop is None:
             raise RecoveryError(
                 where, "crops cut from these source frames by one box", self.reason,
-                "Nothing was written.",
+                "Nothing was written.", self.cause,
             )  # fmt: skip
         return self.crop
 
@@ -160,7 +160,8 @@ class CropCertificate:
     @property
     def evidence(self) -> str:
         """The numbers behind the verdict, in a few words."""
-        frames = f"{self.frames_checked} frame{'s' * (self.frames_checked != 1)}"
+        n, n_all = self.frames_checked, max(self.frames_checked, self.n_crops)
+        frames = f"{n} of {n_all} frames" if n < n_all else f"{n} frame{'s' * (n != 1)}"
         if self.verdict == "approximate":
             return f"from landmarks of {frames}, edges within {self.error_px:.0f} px"
         if self.max_abs_diff == 0:

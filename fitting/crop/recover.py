@@ -505,8 +505,8 @@ class _Recovery:
             return None
         return Refusal(
             "off-lattice",
-            f"the best edges lie {worst:.2f} px off whole pixels: the crops were resized, shifted "
-            "or cut by something else than the tracker",
+            f"the best edges lie {worst:.2f} px off whole pixels: the crops, or the source frames, "
+            "were resized, shifted or cut by something else than the tracker",
         )
 
     def _uncertain(self, mapping: Mapping, ranking: Ranking | None) -> Refusal:

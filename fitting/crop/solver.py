@@ -325,10 +325,10 @@ class Solver:
             return None
         face = pair.agreement_in_the_middle(mapping)
         if face.n_blocks >= MIN_BLOCKS and face.share < _MIN_FACE_SHARE:
-            source = self.sources.name(pair.source_index)
+            source = source_frame(self.sources.name(pair.source_index))
             return Refusal(
                 "other-video",
-                f"{self.crops.name(pair.index)} shows the room of source frame {source}, and "
+                f"{self.crops.name(pair.index)} shows the room of {source}, and "
                 "another head in it: other frames of the video, or another video made there",
             )
         return checked
@@ -455,7 +455,7 @@ class Solver:
             )
         return Refusal(
             "other-video",
-            f"{name} shows nothing of source frame {self.sources.name(source_index)} or those "
+            f"{name} shows nothing of {source_frame(self.sources.name(source_index))} or those "
             "beside it: another video, or other frames of it",
         )
 
@@ -567,9 +567,14 @@ def not_cropped(name: str) -> Refusal:
     return Refusal("not-cropped", f"{name} is the whole source frame, not cropped at all")
 
 
+def source_frame(name: str) -> str:
+    """Name a source frame in a sentence; those of a video are called "frame 20"."""
+    return f"source {name}" if name.startswith("frame ") else f"source frame {name}"
+
+
 def rotated(name: str, angle_deg: float, source: str = "") -> Refusal:
     """Refuse a crop that is turned, or whose head is, against that of a ``source`` frame."""
     reason = f"{name} is rotated by {abs(angle_deg):.1f} degrees against the source"
     if source:
-        reason += f", or its head is: it may show another moment than source frame {source}"
+        reason += f", or its head is: it may show another moment than {source_frame(source)}"
     return Refusal("rotated", reason)

@@ -36,7 +36,7 @@ def test_one_line_says_the_box_the_verdict_and_where_it_is(actor: Path, capsys: 
     assert recover(actor) == 0
     out, err = capsys.readouterr()
     assert out == (
-        "eve: bbox [300, 780, 30, 510], verdict exact, every pixel of 1 frame equal; "
+        "eve: bbox [300, 780, 30, 510], verdict exact, every pixel of 1 of 3 frames equal; "
         "2 more show the same room in the same place; "
         f"wrote {actor / 'bbox.pt'}\n"
     )
@@ -60,6 +60,8 @@ def test_a_bbox_that_exists_is_kept(actor: Path, capsys: Captured) -> None:
     assert "Give --overwrite or -o FILE." in capsys.readouterr().err
     assert (actor / "bbox.pt").read_bytes() == b"precious"
     assert recover(actor, "--dry-run") == 0
+    said = f"dry run, {actor / 'bbox.pt'} was not written: it is there, and stays without --over"
+    assert said in capsys.readouterr().out
     assert recover(actor, "-o", actor / "other.pt") == 0
     assert (actor / "bbox.pt").read_bytes() == b"precious"
     assert recover(actor, "--overwrite") == 0
@@ -215,6 +217,36 @@ def test_several_tracks_are_a_line_each_and_one_failure_does_not_stop_them(
     assert "Give --source DIR_OR_VIDEO." in err
     assert len(err.splitlines()) == 1
     assert recover(bad, actor, "-o", "x.pt") == 2
+
+
+@pytest.mark.parametrize(("fault", "cause"), [("mirrored", "mirrored"), ("between", "off-lattice")])
+def test_the_cause_of_a_refusal_is_said_to_programs(
+    actor: Path, tmp_path: Path, capsys: Captured, fault: str, cause: str
+) -> None:
+    odd = write_actor(tmp_path / "odd", replace(CASE, fault=fault))
+    assert recover(odd, "--json") == 3
+    out, err = capsys.readouterr()
+    assert json.loads(out)["cause"] == cause
+    assert "ive --source the video that was tracked" in err
+    if fault == "between":
+        assert "not a resized copy, and --fps" in err
+    assert recover(odd, actor, "--json") == 1
+    entries = json.loads(capsys.readouterr().out)["tracks"]
+    assert [entry["cause"] for entry in entries] == [cause, ""]
+
+
+@pytest.mark.parametrize("given", [".", "input", "input/eve"])
+def test_a_tracker_folder_of_which_only_landmarks_are_left_says_so(
+    actor: Path, tmp_path: Path, capsys: Captured, given: str
+) -> None:
+    top = tmp_path / "tracker"
+    (top / "input").mkdir(parents=True)
+    actor.rename(top / "input" / "eve")
+    shutil.rmtree(top / "input" / "eve" / "images")
+    (top / "input" / "eve" / "kpt").mkdir()
+    np.save(top / "input" / "eve" / "kpt" / "00001.npy", np.zeros((68, 2)))
+    assert recover(top / given) == 3
+    assert "found neither, but kpt/ of 1 frame. Give --crops DIR" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["images", "input"])

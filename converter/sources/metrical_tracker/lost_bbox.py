@@ -36,7 +36,10 @@ _LEFT = ("images", "input", "kpt", "kpt_dense", "bbox.pt", "checkpoint")
 _REMEDIES = {
     "mirrored": "The source is a mirror image of the crops: give --source the video that was "
     "tracked, or this one mirrored the same way.",
-    "rotated": "Give --source the video that was tracked, or this one turned as it was.",
+    "rotated": "Give --source the video that was tracked, or this one turned as it was, and --fps "
+    "if it was not extracted at the usual rate.",
+    "off-lattice": "Give --source the video that was tracked, not a resized copy, and --fps if it "
+    "was not extracted at the usual rate.",
     "stretched": "Give --source the video that was tracked, or this one resized as it was.",
     "other-video": "Give --source the video that was tracked, and --fps if it was not extracted "
     "at the usual rate.",
@@ -169,7 +172,7 @@ def require_crop(certificate: CropCertificate, where: object) -> Crop:
         return certificate.require(where)
     except RecoveryError as error:
         remedy = f"{error.remedy} {_REMEDIES.get(certificate.cause, '')}".rstrip()
-        raise RecoveryError(error.where, error.expected, error.found, remedy) from None
+        raise RecoveryError(error.where, error.expected, error.found, remedy, error.cause) from None
 
 
 def recover_or_say(
