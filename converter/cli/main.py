@@ -35,9 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"uncrop {__version__}")
         return 0
     if verb not in VERBS:
-        print(f"uncrop: there is no verb {printable(verb)}.\n\n{_overview()}", file=sys.stderr)
+        print(f"uncrop: {_no_verb(verb)}\n\n{_overview()}", file=sys.stderr)
         return EXIT_USAGE
     return _guarded(verb, arguments[1:])
+
+
+def _no_verb(verb: str) -> str:
+    import difflib  # for this alone: starting up is felt
+
+    near = difflib.get_close_matches(verb.replace("_", "-"), VERBS, n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    return f"there is no verb {printable(verb)}.{meant}"
 
 
 def convert_main() -> int:

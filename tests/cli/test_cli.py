@@ -90,7 +90,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["conver"], 2, "there is no verb conver"),
+        (["conver"], 2, "there is no verb conver. Did you mean convert?"),
+        (["recover_bbox"], 2, "there is no verb recover_bbox. Did you mean recover-bbox?"),
+        (["zzz"], 2, "there is no verb zzz.\n"),
         (
             ["convert", "TRACK", "--to", "gausiantalker", "-o", "x"],
             2,
