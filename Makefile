@@ -2,6 +2,7 @@
 #
 #   make demo                          convert the sample track and show the picture that proves it
 #   make test                          run all tests
+#   make setup                         only install what the tests need, with the commands, into .venv
 #   make test PYTHON=python3.12        with another Python
 #   make test VENV_FLAGS=--system-site-packages    with the torch that PYTHON already has
 
