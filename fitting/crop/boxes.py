@@ -105,9 +105,9 @@ def suspicious(
 
     Where files were written after a pause, or before those that precede them; where they change in
     size most, and much more than usual; and where, among ``samples``, the still part of the picture
-    moves more than it does elsewhere. Of a picture of
-    which a part was replaced, only what is ``shown`` of the source counts, pixels of a crop: a hand
-    or a matte in front of it stands still whatever the box does.
+    moves more than it does elsewhere. Of a picture of which a part was replaced, only what is
+    ``shown`` of the source counts, pixels of a crop: a hand or a matte in front of it stands still
+    whatever the box does.
     """
     import cv2
 

@@ -560,7 +560,7 @@ def _lies_off(pairs: Sequence[Pair], mapping: Mapping, significant: float) -> fl
 
 
 def _lead(pairs: Sequence[Pair], one: Mapping, other: Mapping) -> float:
-    """By how many standard errors one mapping, possible or not, fits better than another.
+    """By how many standard errors one mapping, possible or not, fits better than another; or 0.
 
     Pixels, of which those that differ most are left out, may find nothing a whole pixel beside.
     """
@@ -569,7 +569,8 @@ def _lead(pairs: Sequence[Pair], one: Mapping, other: Mapping) -> float:
         chosen = np.intersect1d(pair.choose(other), pair.inside(one))
         for each, found in costs.items():
             found.append(pair.costs(each, chosen))
-    return ranked({each: np.concatenate(found) for each, found in costs.items()}, one).certainty
+    tried = {each: np.concatenate(found) for each, found in costs.items()}
+    return ranked(tried, one).certainty if one != other and tried[one].size else 0.0
 
 
 def _looks_off(pair: Pair, mapping: Mapping) -> float:

@@ -189,6 +189,8 @@ class Solver:
 
     def with_source(self, index: int) -> int:
         """Return the crop nearest to ``index`` whose source frame is there."""
+        if 0 <= self.guesses[index] + self.offset < len(self.sources):
+            return index
         return min(self.paired(), key=lambda i: abs(i - index))
 
     def pair(self, index: int, source_index: int) -> Pair:
