@@ -36,16 +36,19 @@ class UncropError(Exception):
         What the place should hold and what it does hold. Either may be empty.
     remedy
         What the user can do about it, as a full sentence.
+    cause
+        Stable id of the reason, e.g. "mirrored"; empty where there is none.
 
     """
 
     def __init__(
-        self, where: object, expected: str = "", found: str = "", remedy: str = ""
+        self, where: object, expected: str = "", found: str = "", remedy: str = "", cause: str = ""
     ) -> None:
         self.where = printable(where)
         self.expected = printable(expected)
         self.found = printable(found)
         self.remedy = printable(remedy)
+        self.cause = cause
         text = f"{self.where}: {self.statement}" if self.statement else f"{self.where}."
         super().__init__(f"{text} {self.remedy}".rstrip())
 
@@ -82,22 +85,7 @@ class ConventionError(UncropError):
 
 
 class RecoveryError(UncropError):
-    """A lost value could not be recovered with certainty.
-
-    Parameters
-    ----------
-    where, expected, found, remedy
-        As for every error.
-    cause
-        Stable id of the reason, e.g. "mirrored"; empty where there is none.
-
-    """
-
-    def __init__(
-        self, where: object, expected: str = "", found: str = "", remedy: str = "", cause: str = ""
-    ) -> None:
-        super().__init__(where, expected, found, remedy)
-        self.cause = cause
+    """A lost value could not be recovered with certainty."""
 
 
 class FitError(UncropError):

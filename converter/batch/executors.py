@@ -73,7 +73,7 @@ def attempt(function: Callable[[T], R], item: T) -> R | Failure:
     try:
         return function(item)
     except UncropError as error:
-        return Failure("refused", str(error), getattr(error, "cause", ""))
+        return Failure("refused", str(error), error.cause)
     except Exception as error:  # the boundary of one item: a bug in one must not end the others
         return Failure("raised", f"{_place(error)}: {type(error).__name__}: {printable(error)}")
 

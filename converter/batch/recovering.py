@@ -121,7 +121,10 @@ def _is_tracked(path: Path) -> bool:
 
 
 def _untracked_actors(top: Path) -> list[Path]:
-    """Return the folders just below ``top`` that hold crops, unless ``top`` itself is a track's."""
+    """Return the folders below ``top``, or in its input/, that hold crops or landmarks of crops.
+
+    None where ``top`` is itself an actor folder, or a track's.
+    """
     held = {entry.name for entry in scan_folder(top)} if top.is_dir() else set()
     if held & {"images", "kpt", "checkpoint", "source"}:
         return []

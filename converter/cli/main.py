@@ -86,8 +86,8 @@ def _answered(verb: str, arguments: list[str]) -> int:
         return code
     except UncropError as error:
         if _wants_json(verb, arguments):
-            names = ("where", "expected", "found", "remedy", "cause")
-            fields = {name: getattr(error, name) for name in names if hasattr(error, name)}
+            names = ("where", "expected", "found", "remedy", *(["cause"] if error.cause else []))
+            fields = {name: getattr(error, name) for name in names}
             print(json.dumps({"ok": False, "error": type(error).__name__, **fields}))
         print(f"uncrop: {error}", file=sys.stderr)
         return EXIT_ERROR

@@ -24,7 +24,7 @@ class PutOff:
     def begin(self) -> None:
         """Put signals off from now on."""
         for number in _NUMBERS:
-            self._handlers[number] = signal.signal(number, self._note)
+            self._handlers[number] = signal.signal(number, self._note) or signal.SIG_DFL
 
     def deliver(self) -> None:
         """Do now what the first signal asks for, if one came: as a rule, raise an exception."""
@@ -36,14 +36,14 @@ class PutOff:
         if callable(handler):
             handler(number, None)
         else:  # the process ends, or nothing happens
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, handler)
             signal.raise_signal(number)
 
     def end(self) -> None:
         """Let signals through again, and the one that waited first."""
         for number, handler in self._handlers.items():
             if signal.getsignal(number) == self._note:  # else the handler itself set another
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+                signal.signal(number, handler)
         self.deliver()
 
     def _note(self, number: int, _: FrameType | None) -> None:

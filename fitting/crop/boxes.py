@@ -111,9 +111,8 @@ def suspicious(
     """
     import cv2
 
-    files = crops.files()
-    found = _written_later([file.st_mtime for file in files])
-    found += _of_another_size([file.st_size for file in files])
+    found = _written_later([file.st_mtime for file in crops.files])
+    found += _of_another_size([file.st_size for file in crops.files])
     mask = np.ones((_SIDE, _SIDE), np.bool_)
     if shown is not None:
         small = cv2.resize(shown.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)

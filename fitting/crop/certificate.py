@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from converter.errors import RecoveryError
+from converter.findings import counted
 from converter.geometry.crop import BBox, Crop
 from converter.geometry.pixels import Size
 from converter.media.images import render_crop
@@ -151,7 +152,7 @@ class CropCertificate:
         if offset is None:
             shown = ", ".join(f"{p.crop} shows {p.source} ({p.offset:+d})" for p in self.pairs[:4])
             return f"the crops are not cut from the frames expected, and not evenly: {shown}"
-        frames = f"{abs(offset)} frame{'s' * (abs(offset) != 1)}"
+        frames = counted(abs(offset), "frame")
         return (
             f"the crops show the source {frames} {'after' if offset > 0 else 'before'} those "
             f"expected ({odd.crop} shows {odd.source})"
@@ -161,7 +162,7 @@ class CropCertificate:
     def evidence(self) -> str:
         """The numbers behind the verdict, in a few words."""
         n, n_all = self.frames_checked, max(self.frames_checked, self.n_crops)
-        frames = f"{n} of {n_all} frames" if n < n_all else f"{n} frame{'s' * (n != 1)}"
+        frames = f"{n} of {n_all} frames" if n < n_all else counted(n, "frame")
         if self.verdict == "approximate":
             return f"from landmarks of {frames}, edges within {self.error_px:.0f} px"
         if self.max_abs_diff == 0:

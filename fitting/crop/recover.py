@@ -53,9 +53,12 @@ cut half a pixel beside came to at least 0.14 and 0.17.
 _CORNER, _CERTAIN_CORNER = (0.35, 4.0), (1.0, 8.0)
 """How far rotation may move a corner of the crop, px and standard errors: by several frames, and by
 one alone."""
-_WHOLE_PX = 2
-"""How near a whole frame a mapping may come that cannot be one: the tracker leaves the last column
-and row out."""
+_WHOLE_PX, _WHOLE_BEHIND = 2, 7.0
+"""How near a whole frame a mapping may come that cannot be one, since the tracker leaves the last
+column and row out, px; and by how many standard errors it has to fit better than the whole frame.
+
+Boxes did by 22 and more, what was found inside compressed whole frames by 3.6 at most.
+"""
 _CERTAINLY_OFF = 5.0
 """Standard errors from which on the edges of a single frame lie beside the mapping."""
 _SIGNIFICANT = 4.0
@@ -498,7 +501,7 @@ class _Recovery:
         worst = _lies_off(pairs, mapping, _SIGNIFICANT) or _looks_off(pairs[0], mapping)
         whole = Mapping(0, self._solver.size.width, 0, self._solver.size.height)
         is_near = bool(np.max(np.abs(mapping.edges - whole.edges)) <= _WHOLE_PX)
-        is_no_box = is_near and (worst or _lead(pairs, whole, mapping) > -2 * MIN_CERTAINTY)
+        is_no_box = is_near and (worst or _lead(pairs, whole, mapping) > -_WHOLE_BEHIND)
         if is_no_box and self._solver.is_whole_frame(pairs[0]):
             return not_cropped(self._solver.crops.name(pairs[0].index))
         if not worst:
@@ -553,6 +556,7 @@ def _lies_off(pairs: Sequence[Pair], mapping: Mapping, significant: float) -> fl
     if by_look is None:
         is_off &= off > _MAX_OFF_LATTICE_PX
     elif np.max(np.abs(by_look)) <= _NOTHING_PX:
+        # Pixels, of which those that differ most are left out, may miss what is a whole pixel off.
         step = np.sign(left.edges) * np.maximum(np.rint(off), 1) * is_off
         if _lead(pairs, Mapping.rounded(mapping.edges + step), mapping) < MIN_CERTAINTY:
             return 0.0
@@ -560,10 +564,7 @@ def _lies_off(pairs: Sequence[Pair], mapping: Mapping, significant: float) -> fl
 
 
 def _lead(pairs: Sequence[Pair], one: Mapping, other: Mapping) -> float:
-    """By how many standard errors one mapping, possible or not, fits better than another; or 0.
-
-    Pixels, of which those that differ most are left out, may find nothing a whole pixel beside.
-    """
+    """By how many standard errors one mapping, possible or not, fits better than another; or 0."""
     costs: dict[Mapping, list[NDArray[np.float32]]] = {one: [], other: []}
     for pair in pairs:
         chosen = np.intersect1d(pair.choose(other), pair.inside(one))

@@ -7,6 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import PurePath
 from threading import Lock, RLock
 from typing import Generic, TypeVar
@@ -139,6 +140,7 @@ class Crops:
         images = zip(indices, ordered_map(shrunk, indices), strict=True)
         return {index: image for index, image in images if image is not None}
 
+    @cached_property
     def files(self) -> list[os.stat_result]:
         """What is known of the files without reading them; empty for what are no files."""
         if not isinstance(self.frames, ImageFiles):

@@ -66,6 +66,21 @@ def test_real_crops_compressed_again_are_no_source(
     assert found.cause == "not-cropped"
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize(("side", "quality"), [(512, 98), (500, 90), (600, 70)])
+def test_a_cut_to_the_last_row_and_column_is_no_box_a_pixel_inside(
+    shared_data: Path, tmp_path: Path, side: int, quality: int
+) -> None:
+    """No tracker makes it: it pads one axis only, and never shows the last row and column."""
+    crops = shared_data / "duda" / "input" / "duda" / "images"
+    sources = compressed_again(crops, tmp_path / "again", side, 100)
+    for path in list_images(sources):
+        frame = cv2.copyMakeBorder(cv2.imread(str(path)), 40, 0, 40, 0, cv2.BORDER_REFLECT)
+        cv2.imwrite(str(path), frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    found = recover_crop(ImageFiles.of(list_images(crops)), ImageFiles.of(list_images(sources)))
+    assert found.cause == "off-lattice"
+
+
 @pytest.mark.parametrize("box", [(0, 479, 0, 479), (1, 479, 2, 478), (2, 477, 0, 476)])
 def test_a_box_as_large_as_the_frame_is_a_box(tmp_path: Path, box: Box) -> None:
     case = replace(CASE, fault="", source_size=(480, 480), bbox=box, source_quality=70)
