@@ -36,7 +36,7 @@ _ORIENTATION = 0x0112
 _MAX_PARTS_BEFORE_PIXELS = 1000
 _MAX_BYTES_BEFORE_PIXELS = 16 << 20
 """Of a JPEG: colour profiles and depth maps of telephones are some MB, in segments of 64 KB."""
-_MAX_CHUNKS = 200_000
+MAX_CHUNKS = 200_000
 """Of a whole PNG. 64 megapixels in libpng's chunks of 8 KiB are 24,000."""
 _MAX_SCANS = 16
 """Scans of a JPEG of ``limits.image_pixels``, in proportion more of a smaller one: a decoder goes
@@ -160,8 +160,8 @@ def _require_whole_png(data: bytes, where: str) -> None:
         if kind == b"IEND":
             return
         here, n_chunks = end + 4, n_chunks + 1
-        if n_chunks > _MAX_CHUNKS:
-            raise _too_many(where, "chunks", _MAX_CHUNKS)
+        if n_chunks > MAX_CHUNKS:
+            raise _too_many(where, "chunks", MAX_CHUNKS)
     raise FormatError(where, "a whole PNG file", "one that ends early")
 
 

@@ -153,7 +153,11 @@ class ImageFiles:
 
     def read(self, index: int) -> Image:
         """Decode one image; raises FormatError if its size differs from the others'."""
-        image = read_image(self.paths[index], self.limits)
+        return self.decode(index, read_bytes(self.paths[index], self.limits))
+
+    def decode(self, index: int, data: bytes) -> Image:
+        """Decode one image from its bytes; raises as `read`."""
+        image = decode_image(data, str(self.paths[index]), self.limits)
         if Size.of(image) != self.size:
             raise FormatError(
                 self.paths[index], f"{self.size} like the other images", f"{Size.of(image)}"

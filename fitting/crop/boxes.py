@@ -7,10 +7,12 @@ A tracker run that is completed later estimates the box anew from the first fram
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.geometry.pixels import Size
 from fitting.crop.checker import Checked
 from fitting.crop.mapping import Mapping
 from fitting.crop.sequences import Crops, spread
@@ -18,17 +20,24 @@ from fitting.crop.solver import Refusal, Solver
 
 _N_LABELLED = 12
 _N_SHOWN = 3
-_N_SAMPLES = 24
-_FEW_CHANGES, _N_CHANGES = 12, 1
-_SIDE = 128
+_N_SAMPLES, _N_STRIPS = 24, 160
+"""How many crops are looked at where each has to be decoded, and where its upper rows are cheap."""
+_FEW_CHANGES = 12
+_STRIP = Size(128, 32)
+_PART = 4
+"""A strip is as wide as a crop, and this part of its height."""
+_FLAT = 3.0
+"""Deviation, grey levels, of rows that show nothing: padding, or a matte above the head."""
 _MIN_PAUSE_S = 60.0
 _LONG_PAUSE = 50.0
 _MAX_PAUSES = 4
-_MORE_THAN_USUAL, _USUAL_PERCENT, _MIN_MOVED = 2.0, 25, 0.05
+_MORE_THAN_USUAL, _USUAL_PERCENT, _BEYOND_NOISE, _MIN_MOVED = 1.5, 80, 3.0, 0.05
+"""A change of boxes moves the picture so much more than most frames do, or, where noise moves all
+alike, lies so much farther from the middle one than nine in ten; strips' px."""
 _MUCH_MORE, _MIN_CHANGE = 6.0, 1e-4
 """By how much a file has to differ in size from the one before: of usual changes, and at least."""
-_EDGES_PERCENT, _STILL_PERCENT = 70, 20
-_MIN_EDGES, _USUAL_DEVIATION = 16, 50.0
+_EDGES_PERCENT, _STILL_PERCENT = 70, 35
+_MIN_SHOWN, _USUAL_DEVIATION = 128, 50.0
 
 
 def name_two_boxes(solver: Solver, one: Checked, other: Checked, picks: Sequence[int]) -> Refusal:
@@ -89,22 +98,51 @@ def _listed(names: Sequence[str]) -> str:
 # --- where to look ----------------------------------------------------------------------------
 
 
-Small = NDArray[np.float32]
-"""(128, 128) grey levels."""
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """The same rows of crops spread over the track, from the first that show something.
+
+    Attributes
+    ----------
+    rows
+        Those of a crop, px.
+    images
+        (32, 128) grey levels of each crop, by position.
+
+    """
+
+    rows: slice
+    images: dict[int, NDArray[np.float32]]
 
 
-def read_samples(crops: Crops) -> dict[int, Small]:
-    """Crops spread over the track, made small, for `suspicious`."""
-    return crops.small(spread(len(crops), _N_SAMPLES), _SIDE)
+def read_strips(crops: Crops, index: int) -> Strips:
+    """Read for `suspicious` what all crops, or many, show above and beside the head.
+
+    Of most png files the upper rows can be read alone. Between frames that follow
+    each other little moves, and a change of boxes stands out from it.
+
+    Parameters
+    ----------
+    crops
+        Those of one track.
+    index
+        One that says where pictures begin to show something.
+
+    """
+    grey = crops.grey(index)
+    height = grey.shape[0] // _PART
+    shows = np.flatnonzero(np.std(grey, axis=1) > _FLAT)
+    first = min(int(shows[0]), len(grey) - height) if len(shows) else 0
+    rows = slice(first, first + height)
+    count = _N_STRIPS if crops.is_cheap(index, rows.stop) else _N_SAMPLES
+    return Strips(rows, crops.strips(spread(len(crops), count), rows, _STRIP))
 
 
-def suspicious(
-    crops: Crops, samples: dict[int, Small], shown: NDArray[np.bool_] | None = None
-) -> list[int]:
+def suspicious(crops: Crops, strips: Strips, shown: NDArray[np.bool_] | None = None) -> list[int]:
     """Crops of which either side of a change of boxes may be: nothing but hints where to look.
 
     Where files were written after a pause, or before those that precede them; where they change in
-    size most, and much more than usual; and where, among ``samples``, the still part of the picture
+    size most, and much more than usual; and where, among ``strips``, the still part of the picture
     moves more than it does elsewhere. Of a picture of which a part was replaced, only what is
     ``shown`` of the source counts, pixels of a crop: a hand or a matte in front of it stands still
     whatever the box does.
@@ -113,16 +151,19 @@ def suspicious(
 
     found = _written_later([file.st_mtime for file in crops.files])
     found += _of_another_size([file.st_size for file in crops.files])
-    mask = np.ones((_SIDE, _SIDE), np.bool_)
+    mask = np.ones(_STRIP.shape, np.bool_)
     if shown is not None:
-        small = cv2.resize(shown.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-        mask = np.asarray(small, np.float32) > 0
-    numbers, images = list(samples), list(samples.values())
+        part, size = shown[strips.rows].astype(np.float32), (_STRIP.width, _STRIP.height)
+        of_source = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA)) > 0
+        # Where noise hides that it is, the whole strip says more than nothing.
+        mask = of_source if np.count_nonzero(of_source) >= _MIN_SHOWN else mask
+    numbers, images = list(strips.images), list(strips.images.values())
     changes = np.array([_moved(a, b, mask) for a, b in zip(images, images[1:], strict=False)])
     odd = [int(i) for i in np.argsort(-changes) if changes[i] > _MIN_MOVED]
     if len(changes) > _FEW_CHANGES:  # enough to know what is usual
-        limit = _MORE_THAN_USUAL * float(np.percentile(changes, _USUAL_PERCENT))
-        odd = [i for i in odd[:_N_CHANGES] if changes[i] > limit]
+        half, usual, most = (float(np.percentile(changes, p)) for p in (50, _USUAL_PERCENT, 90))
+        limit = min(_MORE_THAN_USUAL * usual, half + _BEYOND_NOISE * (most - half))
+        odd = [i for i in odd[:1] if changes[i] > limit]
     found += [numbers[i + k] for i in odd for k in (0, 1)]
     return [i for i in dict.fromkeys(found) if crops.is_readable(i)]
 
@@ -147,12 +188,12 @@ def _of_another_size(sizes: Sequence[int]) -> list[int]:
     return [most, most + 1] if changes[most] > limit else []
 
 
-def _moved(before: Small, after: Small, mask: NDArray[np.bool_]) -> float:
+def _moved(
+    before: NDArray[np.float32], after: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> float:
     """How far, px, the stillest part of the edges moved between two small images, roughly."""
     import cv2
 
-    if np.count_nonzero(mask) < _MIN_EDGES:
-        return 0.0
     brighter = np.float32(_USUAL_DEVIATION / max(float(np.std(before[mask])), 1.0))
     a, b = before * brighter, after * brighter
     slope = np.hypot(cv2.Sobel(a, cv2.CV_32F, 1, 0), cv2.Sobel(a, cv2.CV_32F, 0, 1)) / 8

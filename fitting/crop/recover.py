@@ -23,7 +23,7 @@ from converter.media.images import ImageFiles
 from converter.media.parallel import ordered_map, spread_out
 from converter.track import Frames
 from fitting.crop.bare import recover_bare_cut
-from fitting.crop.boxes import Small, name_two_boxes, read_samples, suspicious
+from fitting.crop.boxes import Strips, name_two_boxes, read_strips, suspicious
 from fitting.crop.certificate import CropCertificate, Verdict
 from fitting.crop.checker import Checked
 from fitting.crop.mapping import Mapping
@@ -130,19 +130,19 @@ def recover_crop(
         return _Recovery(solver, picks, aside, progress).run()
 
 
-def _samples(solver: Solver, picks: Sequence[int]) -> dict[int, Small]:
-    """Crops spread over the track, made small; they are read after the first of the source files.
+def _strips(solver: Solver, picks: Sequence[int]) -> Strips:
+    """What shows where boxes may change; it is read after the first of the source files.
 
     Of other source files, those are read ahead that will be needed: none where the crops look as if
     they stood still.
     """
+    middle, *others = _from_the_middle(picks)
     if isinstance(solver.sources.frames, ImageFiles):
-        middle, *others = _from_the_middle(picks)
         grey = solver.crops.grey
         if not solver.is_numbered or any(looks_moved(grey(middle), grey(i)) for i in others):
             solver.sources.prefetch([solver.guess(i) for i in others])
         solver.sources.image(solver.guess(middle))
-    return read_samples(solver.crops)
+    return read_strips(solver.crops, middle)
 
 
 class _Recovery:
@@ -158,7 +158,7 @@ class _Recovery:
         self._solver = solver
         self._picks = picks
         self._aside = aside
-        self._samples = aside.submit(_samples, solver, picks)
+        self._strips = aside.submit(_strips, solver, picks)
         self._progress = progress
         self._still: list[int] = []
         """Crops that were held against the source frame of the first alone."""
@@ -189,7 +189,7 @@ class _Recovery:
         return self._verdict(mapping, [first, *checked], ranking)
 
     def _look_at_suspects(self, shown: NDArray[np.bool_] | None = None) -> None:
-        found = suspicious(self._solver.crops, self._samples.result(), shown)
+        found = suspicious(self._solver.crops, self._strips.result(), shown)
         self._picks = sorted({*self._picks, *found})
         if not isinstance(self._solver.sources.frames, ImageFiles):
             wanted = [self._solver.guess(i) for i in _from_the_middle(self._picks)]

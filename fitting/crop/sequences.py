@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import UncropError
+from converter.geometry.pixels import Size
 from converter.media.files import read_bytes
-from converter.media.images import ImageFiles, decode_image
+from converter.media.image_tops import read_upper_rows
+from converter.media.images import ImageFiles
 from converter.media.parallel import n_cores, ordered_map
 from converter.track import Frames, Image
 from fitting.crop.certificate import CropImage
@@ -113,8 +115,7 @@ class Crops:
         if path.suffix.lower() == ".png":
             return CropImage(frames.read(index))
         data = read_bytes(path, frames.limits)
-        frames.read(index)  # refuses an image of another size than the others
-        return CropImage.of(decode_image(data, str(path), frames.limits), data)
+        return CropImage.of(frames.decode(index, data), data)
 
     def grey(self, index: int) -> Grey:
         """Luma of a crop."""
@@ -124,21 +125,45 @@ class Crops:
         """A crop with its features."""
         return self._described.get(index, lambda i: Described(self.grey(i)))
 
-    def small(self, indices: Sequence[int], side: int) -> dict[int, NDArray[np.float32]]:
-        """Luma of several crops, ``side`` px wide and high, without those that cannot be read."""
+    def strips(
+        self, indices: Sequence[int], rows: slice, size: Size
+    ) -> dict[int, NDArray[np.float32]]:
+        """Luma of some ``rows`` of several crops, made as small as ``size``.
+
+        Those that cannot be read are left out.
+        """
         import cv2
 
-        def shrunk(index: int) -> NDArray[np.float32] | None:
-            read = self.image if index in self.wanted else self._read  # not read again
+        def strip(index: int) -> NDArray[np.float32] | None:
             try:
-                image = read(index)
+                levels = self._upper(index, rows.stop)[rows].astype(np.float32)
             except UncropError:
-                return None
-            grey = to_grey(image.pixels).astype(np.float32)  # dark ones would lose it by rounding
-            return np.asarray(cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA))
+                return None  # dark ones would lose by rounding what they show
+            small = cv2.resize(levels, (size.width, size.height), interpolation=cv2.INTER_AREA)
+            return np.asarray(small)
 
-        images = zip(indices, ordered_map(shrunk, indices), strict=True)
+        images = zip(indices, ordered_map(strip, indices), strict=True)
         return {index: image for index, image in images if image is not None}
+
+    def is_cheap(self, index: int, n_rows: int) -> bool:
+        """Whether the upper rows of a crop can be had for a fraction of what a png costs."""
+        frames = self.frames
+        if not isinstance(frames, ImageFiles):
+            return False
+        is_png = frames.paths[index].suffix.lower() == ".png"
+        return not is_png or self._upper_of_png(index, n_rows) is not None
+
+    def _upper(self, index: int, n_rows: int) -> Grey:
+        if index in self.wanted:  # not read again
+            return to_grey(self.image(index).pixels[:n_rows])
+        rows = self._upper_of_png(index, n_rows)
+        return to_grey(self._read(index).pixels[:n_rows] if rows is None else rows)
+
+    def _upper_of_png(self, index: int, n_rows: int) -> Image | None:
+        frames = self.frames
+        if not isinstance(frames, ImageFiles):
+            return None
+        return read_upper_rows(frames.paths[index], n_rows, frames.limits)
 
     @cached_property
     def files(self) -> list[os.stat_result]:

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -18,7 +17,15 @@ from converter.media.torchfile import read_torch
 from converter.registry import no_progress
 from converter.sources.metrical_tracker.lost_bbox import recover_or_say
 from fitting.crop.sequences import spread
-from fixtures.synthetic.crop_cases import IMPOSSIBLE, SMALL, CropCase, cut, scene, write_case
+from fixtures.synthetic.crop_cases import (
+    IMPOSSIBLE,
+    SMALL,
+    CropCase,
+    cut,
+    encode,
+    scene,
+    write_case,
+)
 from tests.cli.recovering import box_of, recover, write_actor
 from tests.conftest import MakeTrack
 
@@ -295,11 +302,12 @@ def test_landmarks_that_jump_show_where_a_second_box_begins(
     tmp_path: Path, capsys: Captured
 ) -> None:
     """One crop of another box, which lies between all frames that are looked at otherwise."""
-    folder, odd = tmp_path / "eve", 1
-    case = replace(CASE, n_frames=60)
+    folder, n = tmp_path / "eve", 170
+    case = replace(CASE, n_frames=n)
     crops, _ = write_case(folder, case)
-    assert odd not in spread(60, 24)
-    cv2.imwrite(str(crops / "00002.png"), cut(scene(case, odd), (310, 794, 26, 510), case.size))
+    odd = min({*range(n)} - {*spread(n, 160)})
+    name = f"{odd + 1:05d}.png"
+    encode(crops / name, cut(scene(case, odd), (310, 794, 26, 510), case.size), 95)
     crops.rename(folder / "images")
     for index, path in enumerate(sorted((folder / "images").iterdir())):
         os.utime(path, (1e9 + index, 1e9 + index))
@@ -308,11 +316,11 @@ def test_landmarks_that_jump_show_where_a_second_box_begins(
     rng = np.random.default_rng(7)
     (folder / "kpt").mkdir()
     points = rng.uniform(80, 180, (68, 2))
-    for index in range(60):
+    for index in range(n):
         moved = points + rng.normal(0, 0.5, 2) - (index == odd) * np.array([5.3, 2.1])
         np.save(folder / "kpt" / f"{index + 1:05d}.npy", moved)
     assert recover(folder) == 3
     err = capsys.readouterr().err
     assert "the folder holds crops of two boxes" in err
-    assert "[310, 794, 26, 510] cut 00002.png (" in err
+    assert f"[310, 794, 26, 510] cut {name} (" in err
     assert not (folder / "bbox.pt").exists()

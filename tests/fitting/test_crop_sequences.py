@@ -9,14 +9,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from converter.geometry.crop import BBox
 from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
-from fitting.crop.boxes import read_samples, suspicious
-from fitting.crop.sequences import Crops
-from fixtures.synthetic.crop_cases import SMALL, Box, CropCase, crop_of, cut, scene, write_case
+from fitting.crop.boxes import Strips, read_strips, suspicious
+from fitting.crop.pair import to_grey
+from fitting.crop.sequences import Crops, spread
+from fixtures.synthetic.crop_cases import (
+    SMALL,
+    Box,
+    CropCase,
+    crop_of,
+    cut,
+    encode,
+    scene,
+    write_case,
+)
 
 CASE = CropCase("many", (300, 780, 30, 510), source_size=SMALL, size=256, n_frames=6, seed=3)
 LONG = replace(CASE, n_frames=40)
@@ -95,12 +106,14 @@ def test_a_few_source_frames_are_enough(tmp_path: Path, kept: Sequence[int]) -> 
     assert certificate.bbox == BBox(*LONG.bbox)
 
 
-def with_second_box(folder: Path, case: CropCase, box: Box, frames: range) -> None:
+def with_second_box(folder: Path, case: CropCase, box: Box, frames: range) -> Crops:
     """Crops of ``frames`` (from 0) cut by another box."""
-    write_case(folder, case)
+    crops = crops_of(folder, case)
     for index in frames:
         crop = crop_of(replace(case, bbox=box), scene(case, index), index)
-        assert cv2.imwrite(str(folder / "crops" / f"{index + 1:05d}{case.crop_suffix}"), crop)
+        path = folder / "crops" / f"{index + 1:05d}{case.crop_suffix}"
+        encode(path, crop, case.crop_quality)
+    return crops
 
 
 def crops_of(folder: Path, case: CropCase) -> Crops:
@@ -148,26 +161,67 @@ def test_a_second_box_is_seen_between_few_frames_and_behind_what_hides_the_sourc
     assert str(list(second)) in certificate.reason
 
 
-def test_files_written_later_are_looked_at(tmp_path: Path) -> None:
-    """A second box one pixel away, that no eye sees and no jump in the picture shows."""
-    second = (301, 781, 30, 510)
-    with_second_box(tmp_path, LONG, second, range(28, 29))
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_one_crop_by_a_second_box_one_pixel_away_is_seen_in_what_moves(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Neither times nor sizes of files tell, and it is none of the frames compared."""
+    case = replace(LONG, crop_suffix=suffix)
+    crops = with_second_box(tmp_path, case, (301, 781, 30, 510), range(28, 29))
     written_in_turn(tmp_path / "crops")
-    assert recovered(tmp_path).is_recovered  # not among the frames compared
-    written_in_turn(tmp_path / "crops", later=range(28, 29))
+    assert suspicious(crops, Strips(slice(0, 64), {})) == []
     certificate = recovered(tmp_path)
     assert certificate.cause == "two-boxes"
-    assert "[301, 781, 30, 510] cut 00029.png (" in certificate.reason
+    assert f"[301, 781, 30, 510] cut 00029{suffix} (" in certificate.reason
+
+
+@pytest.mark.parametrize("colour", [None, (0, 0, 0), (255, 255, 255)])
+def test_strips_begin_where_a_crop_shows_something(
+    tmp_path: Path, colour: tuple[int, int, int] | None
+) -> None:
+    crops = crops_of(tmp_path, replace(CASE, n_frames=1))
+    image = crops.image(0).pixels
+    if colour is not None:
+        image[:100] = colour
+        assert cv2.imwrite(str(tmp_path / "crops" / "00001.png"), image)
+    begin = 0 if colour is None else 100
+    strips = read_strips(Crops(crops.frames), 0)
+    assert strips.rows == slice(begin, begin + 64)
+    expected = to_grey(image[strips.rows]).astype(np.float32)
+    expected = cv2.resize(expected, (128, 32), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(strips.images[0], expected)
+
+
+def test_pngs_that_are_decoded_whole_give_fewer_strips(tmp_path: Path) -> None:
+    """Those with a palette, say; what they show is the same."""
+    crops = crops_of(tmp_path, LONG)
+    with_rows = read_strips(crops, 20)
+    assert list(with_rows.images) == list(range(LONG.n_frames))
+    paths = list_images(tmp_path / "crops")
+    for path in paths:
+        PIL.Image.open(path).convert("L").convert("P").save(path)
+    whole = read_strips(Crops(ImageFiles.of(paths)), 20)
+    assert whole.rows == with_rows.rows
+    assert list(whole.images) == spread(LONG.n_frames, 24)
+    for index, image in whole.images.items():
+        np.testing.assert_allclose(image, with_rows.images[index], atol=1)
+
+
+def test_files_written_later_are_looked_at(tmp_path: Path) -> None:
+    crops = crops_of(tmp_path, LONG)
+    written_in_turn(tmp_path / "crops", later=range(28, 29))
+    assert suspects(ImageFiles.of(list_images(tmp_path / "crops"))) == [27, 28, 29]
+    written_in_turn(tmp_path / "crops")
+    assert suspicious(crops, read_strips(crops, 20)) == []
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_files_of_another_size_are_looked_at(tmp_path: Path, suffix: str) -> None:
     """One crop by a box far from the first, in no frame that is compared otherwise."""
-    case, second = replace(LONG, crop_suffix=suffix), (360, 720, 60, 420)
-    samples = read_samples(crops_of(tmp_path / "one box", case))
-    lone = next(i for i in range(5, case.n_frames) if i not in samples)
-    with_second_box(tmp_path, case, second, range(lone, lone + 1))
+    case, second, lone = replace(LONG, crop_suffix=suffix), (360, 720, 60, 420), 7
+    crops = with_second_box(tmp_path, case, second, range(lone, lone + 1))
     written_in_turn(tmp_path / "crops")
+    assert lone in suspicious(crops, Strips(slice(0, 64), {}))
     certificate = recovered(tmp_path)
     assert certificate.cause == "two-boxes"
     assert f"{list(second)} cut {lone + 1:05d}{suffix} (" in certificate.reason
@@ -182,7 +236,7 @@ def test_hints_are_looked_at(tmp_path: Path) -> None:
 
 def suspects(files: ImageFiles) -> list[int]:
     crops = Crops(files)
-    return suspicious(crops, read_samples(crops))
+    return suspicious(crops, read_strips(crops, len(files) // 2))
 
 
 def test_an_ordinary_track_raises_no_suspicion(tmp_path: Path) -> None:
