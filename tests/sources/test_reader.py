@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from converter.errors import UncropError
+from converter.geometry.crop import BBox
 from converter.geometry.pixels import Size
 from converter.media.torchfile import write_torch
 from fixtures.synthetic import Truth
+from fixtures.synthetic.crop_cases import cut
 from tests.conftest import MakeTrack
 from tests.damage import edit_frame
 from tests.sources.reading import SMALL, checks, offset, read
@@ -230,7 +232,50 @@ def test_readily_cropped_source_frames(own_track: MakeTrack) -> None:
     assert track.crop is not None
     assert track.crop.source == track.crop.output == Size(128, 128)
     (truth.actor / "bbox.pt").unlink()
-    assert read(folder).crop == track.crop
+    without = read(folder)
+    assert without.crop == track.crop
+    assert checks(without) == {"source-cropped"}
+
+
+@pytest.mark.parametrize("bbox", [(10, 114, 12, 116), (0, 127, 0, 127), (1, 127, 1, 127)])
+def test_a_lost_box_of_a_source_of_the_images_size_is_recovered(
+    own_track: MakeTrack, bbox: tuple[int, int, int, int]
+) -> None:
+    """They were taken for the images themselves."""
+    spec = {**SPEC, "source_size": (128, 128), "bbox": bbox, "pictures": True}
+    folder, truth = own_track(**spec)
+    expected = read(folder).crop
+    (truth.actor / "bbox.pt").unlink()
+    track = read(folder)
+    assert checks(track) == {"bbox-recovered"}
+    assert track.crop == expected
+
+
+def test_soft_pictures_do_not_hide_that_a_column_was_cut(own_track: MakeTrack) -> None:
+    spec = {**SPEC, "source_size": (128, 128), "bbox": (0, 127, 0, 127), "pictures": True}
+    folder, truth = own_track(**spec)
+    (truth.actor / "bbox.pt").unlink()
+    for path in (truth.actor / "source").iterdir():
+        soft = cv2.GaussianBlur(cv2.imread(str(path)), (0, 0), 2)
+        cv2.imwrite(str(path), soft)
+        crop = cut(soft, (0, 127, 0, 127), 128)
+        assert np.mean(cv2.absdiff(crop, soft)) < 3
+        cv2.imwrite(str(truth.actor / "images" / path.name), crop)
+    for path in (truth.output / "input").iterdir():
+        path.unlink()
+    track = read(folder, begin_frames=0)
+    assert track.crop is not None
+    assert track.crop.bbox == BBox(0, 127, 0, 127)
+
+
+def test_whole_frames_that_nothing_says_so_of(own_track: MakeTrack) -> None:
+    spec = {**SPEC, "crop_mode": "whole", "whole_size": (128, 128), "pictures": True}
+    folder, truth = own_track(**spec)
+    truth.yaml.write_text("fps: 25\n")
+    track = read(folder)
+    assert {finding.check for finding in track.findings} == {"images-whole"}
+    assert track.crop is not None
+    np.testing.assert_allclose(track.crop.crop_from_source.matrix, truth.crop_from_source)
 
 
 def test_a_cropped_source_that_was_cropped_again(make_track: MakeTrack) -> None:

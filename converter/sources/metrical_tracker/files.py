@@ -142,19 +142,38 @@ class TrackFiles:
             return ""
         if config.crop_image is False:
             return f"{config.path and config.path.name} says crop_image: false"
-        if source == size and (self.folders.bbox is None or self._source_is_cropped()):
+        # Without a box nothing less than equal pixels will do: a box that leaves out the last row
+        # and column alone makes images that look the same.
+        limit = 0.0 if self.folders.bbox is None else _SAME_GREY_LEVELS
+        if source == size and self._source_differs_by <= limit:
             return "the source frames are the tracker's images themselves"
         return ""
 
-    def _source_is_cropped(self) -> bool:
-        """Whether the source frames equal the images, as in tracks of readily cropped frames."""
-        pairs = {p.stem: p for p in self.source_files}
-        image = next((p for p in self.images if p.stem in pairs), None)
-        if image is None:
-            return False
-        a = self.decode(image).astype(np.int16)
-        b = self.decode(pairs[image.stem])
-        return a.shape == b.shape and float(np.mean(np.abs(a - b))) <= _SAME_GREY_LEVELS
+    @cached_property
+    def _source_differs_by(self) -> float:
+        """Mean difference of an image and the source frame of its name, grey levels; inf if none.
+
+        Tracks of readily cropped frames may have the crops for source.
+        """
+        for image in self.images:
+            other = self._source_named(image.stem)
+            if other is not None:
+                own = self.decode(image).astype(np.int16)
+                return float(np.mean(np.abs(own - other))) if own.shape == other.shape else np.inf
+        return np.inf
+
+    def _source_named(self, stem: str) -> Image | None:
+        """Source frame of an image's name, which of a video is ffmpeg's number."""
+        if stem in self._source_stems:
+            return self.decode(self._source_stems[stem])
+        is_number = re.fullmatch(r"\d{1,12}", stem, re.ASCII)
+        if self.video is None or not is_number or not 0 < int(stem) <= len(self.video):
+            return None
+        return self.video.read(int(stem) - 1)
+
+    @cached_property
+    def _source_stems(self) -> dict[str, Path]:
+        return {path.stem: path for path in self.source_files}
 
     @cached_property
     def image_names(self) -> list[str]:

@@ -198,7 +198,7 @@ def recover_or_say(
                 fix="uncrop recover-bbox writes it.",
             )
         if certificate.cause == "not-cropped":
-            return None, Finding(
+            return Crop.whole(sources.size, crops.size), Finding(
                 "images-whole", "info", str(where), f"no bbox.pt is needed: {certificate.reason}."
             )
         reason = f"{certificate.reason}."

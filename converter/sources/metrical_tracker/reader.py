@@ -306,6 +306,13 @@ class _Reader(TrackFiles):
         if path is None or whole:
             if path is not None:
                 self._warn("bbox-unused", path, f"is not applied: {whole}.")
+            elif whole and self.folders.config.crop_image is not False:
+                self._warn(
+                    "source-cropped",
+                    self.folders.source,
+                    f"{whole}, {size}: nothing is known of the video that they were cut from.",
+                    "For its resolution, give --source that video.",
+                )
             if whole:
                 return Crop.whole(source, size) if source else None
             return self._recovered(ids)
