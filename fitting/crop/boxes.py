@@ -23,9 +23,9 @@ _N_SHOWN = 3
 _N_SAMPLES, _N_STRIPS = 24, 160
 """How many crops are looked at where each has to be decoded, and where its upper rows are cheap."""
 _FEW_CHANGES = 12
-_STRIP = Size(128, 32)
-_PART = 4
-"""A strip is as wide as a crop, and this part of its height."""
+_WIDTH, _SHORT, _PARTS = 128, 128, (4, 8)
+"""Of a strip, px; how many crops make a short track; and what part of a crop's height is read of
+such a track and of a longer one: all of them together shall take no longer than they would tell."""
 _FLAT = 3.0
 """Deviation, grey levels, of rows that show nothing: padding, or a matte above the head."""
 _MIN_PAUSE_S = 60.0
@@ -36,8 +36,8 @@ _MORE_THAN_USUAL, _USUAL_PERCENT, _BEYOND_NOISE, _MIN_MOVED = 1.5, 80, 3.0, 0.05
 alike, lies so much farther from the middle one than nine in ten; strips' px."""
 _MUCH_MORE, _MIN_CHANGE = 6.0, 1e-4
 """By how much a file has to differ in size from the one before: of usual changes, and at least."""
-_EDGES_PERCENT, _STILL_PERCENT = 70, 35
-_MIN_SHOWN, _USUAL_DEVIATION = 128, 50.0
+_FLAT_SHARE, _STILL_PERCENT = 0.7, 35
+_MIN_SHOWN, _USUAL_DEVIATION = 1 / 32, 50.0
 
 
 def name_two_boxes(solver: Solver, one: Checked, other: Checked, picks: Sequence[int]) -> Refusal:
@@ -107,7 +107,7 @@ class Strips:
     rows
         Those of a crop, px.
     images
-        (32, 128) grey levels of each crop, by position.
+        (32 or 16, 128) grey levels of each crop, by position.
 
     """
 
@@ -130,12 +130,13 @@ def read_strips(crops: Crops, index: int) -> Strips:
 
     """
     grey = crops.grey(index)
-    height = grey.shape[0] // _PART
+    part = _PARTS[len(crops) > _SHORT]
+    height = len(grey) // part
     shows = np.flatnonzero(np.std(grey, axis=1) > _FLAT)
     first = min(int(shows[0]), len(grey) - height) if len(shows) else 0
     rows = slice(first, first + height)
     count = _N_STRIPS if crops.is_cheap(index, rows.stop) else _N_SAMPLES
-    return Strips(rows, crops.strips(spread(len(crops), count), rows, _STRIP))
+    return Strips(rows, crops.strips(spread(len(crops), count), rows, Size(_WIDTH, _WIDTH // part)))
 
 
 def suspicious(crops: Crops, strips: Strips, shown: NDArray[np.bool_] | None = None) -> list[int]:
@@ -147,25 +148,31 @@ def suspicious(crops: Crops, strips: Strips, shown: NDArray[np.bool_] | None = N
     ``shown`` of the source counts, pixels of a crop: a hand or a matte in front of it stands still
     whatever the box does.
     """
-    import cv2
-
     found = _written_later([file.st_mtime for file in crops.files])
     found += _of_another_size([file.st_size for file in crops.files])
-    mask = np.ones(_STRIP.shape, np.bool_)
+    if len(strips.images) > 1:
+        found += _jumps(strips, shown)
+    return [i for i in dict.fromkeys(found) if crops.is_readable(i)]
+
+
+def _jumps(strips: Strips, shown: NDArray[np.bool_] | None) -> list[int]:
+    """Crops on both sides of where the still part of the picture moves most."""
+    import cv2
+
+    numbers, images = list(strips.images), np.stack(list(strips.images.values()))
+    mask = np.ones(images.shape[1:], np.bool_)
     if shown is not None:
-        part, size = shown[strips.rows].astype(np.float32), (_STRIP.width, _STRIP.height)
+        part, size = shown[strips.rows].astype(np.float32), mask.shape[::-1]
         of_source = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA)) > 0
         # Where noise hides that it is, the whole strip says more than nothing.
-        mask = of_source if np.count_nonzero(of_source) >= _MIN_SHOWN else mask
-    numbers, images = list(strips.images), list(strips.images.values())
-    changes = np.array([_moved(a, b, mask) for a, b in zip(images, images[1:], strict=False)])
+        mask = of_source if np.mean(of_source) >= _MIN_SHOWN else mask
+    changes = _changes(images, mask)
     odd = [int(i) for i in np.argsort(-changes) if changes[i] > _MIN_MOVED]
     if len(changes) > _FEW_CHANGES:  # enough to know what is usual
         half, usual, most = (float(np.percentile(changes, p)) for p in (50, _USUAL_PERCENT, 90))
         limit = min(_MORE_THAN_USUAL * usual, half + _BEYOND_NOISE * (most - half))
         odd = [i for i in odd[:1] if changes[i] > limit]
-    found += [numbers[i + k] for i in odd for k in (0, 1)]
-    return [i for i in dict.fromkeys(found) if crops.is_readable(i)]
+    return [numbers[i + k] for i in odd for k in (0, 1)]
 
 
 def _written_later(times: Sequence[float]) -> list[int]:
@@ -188,14 +195,30 @@ def _of_another_size(sizes: Sequence[int]) -> list[int]:
     return [most, most + 1] if changes[most] > limit else []
 
 
-def _moved(
-    before: NDArray[np.float32], after: NDArray[np.float32], mask: NDArray[np.bool_]
-) -> float:
-    """How far, px, the stillest part of the edges moved between two small images, roughly."""
+def _changes(images: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """How far, px, the stillest part of the edges moved from each of small images to the next.
+
+    Parameters
+    ----------
+    images, mask
+        (N, H, W) grey levels, and (H, W), what of them counts.
+
+    Returns
+    -------
+    (N - 1,), rough.
+
+    """
     import cv2
 
-    brighter = np.float32(_USUAL_DEVIATION / max(float(np.std(before[mask])), 1.0))
-    a, b = before * brighter, after * brighter
-    slope = np.hypot(cv2.Sobel(a, cv2.CV_32F, 1, 0), cv2.Sobel(a, cv2.CV_32F, 0, 1)) / 8
-    edges: NDArray[np.bool_] = mask & (slope >= np.percentile(slope[mask], _EDGES_PERCENT))
-    return float(np.percentile(np.abs(b - a)[edges] / (slope[edges] + 1), _STILL_PERCENT))
+    levels = images[:, mask]
+    brighter = _USUAL_DEVIATION / np.maximum(np.std(levels[:-1], axis=1), 1.0)[:, None]
+    slopes = [
+        np.hypot(cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1))[mask]
+        for image in images[:-1]
+    ]
+    slope = np.reshape(slopes, (-1, levels.shape[1])) / 8 * brighter
+    steps = np.abs(np.diff(levels, axis=0)) * brighter
+    n_flat = int(_FLAT_SHARE * slope.shape[1])
+    edges = np.argpartition(slope, n_flat, axis=1)[:, n_flat:]
+    moved = np.take_along_axis(steps, edges, 1) / (np.take_along_axis(slope, edges, 1) + 1)
+    return np.asarray(np.percentile(moved, _STILL_PERCENT, axis=1), np.float32)

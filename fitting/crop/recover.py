@@ -65,7 +65,8 @@ _SIGNIFICANT = 4.0
 """Standard errors from which on a shift is none by chance."""
 _MORE_FRAMES, _N_THOROUGH = 9, 2
 _NEAREST = 16
-_BESIDE = 2
+_SHORT, _BESIDE = 24, 2
+"""Of how many crops those beside the ones compared are read at once: of more, few may be needed."""
 _TWINS = 4
 """Neighbours of a box with equal pixels that might have equal pixels as well."""
 _AS_WELL, _LESS = 0.8, 0.03
@@ -121,8 +122,9 @@ def recover_crop(
     with Sources(sources) as open_sources, ThreadPoolExecutor(1, "uncrop") as aside:
         there = paired(guessed, len(sources))
         picks = [there[k] for k in spread(len(there), n_frames)]
-        beside = {i + k for i in picks for k in range(-_BESIDE, _BESIDE + 1)}
-        solver = Solver(Crops(crops, beside), open_sources, guessed)
+        reach = _BESIDE if len(crops) <= _SHORT else 0
+        wanted = {i + k for i in picks for k in range(-reach, reach + 1)}
+        solver = Solver(Crops(crops, wanted), open_sources, guessed)
         if crops.size.width != crops.size.height:
             return recover_bare_cut(solver, picks)
         picks = sorted({*picks, *(i for i in hints if 0 <= i < len(crops))})

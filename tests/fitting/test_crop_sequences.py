@@ -192,6 +192,19 @@ def test_strips_begin_where_a_crop_shows_something(
     np.testing.assert_array_equal(strips.images[0], expected)
 
 
+@pytest.mark.parametrize(("n", "count", "height"), [(128, 128, 64), (129, 129, 32), (999, 160, 32)])
+def test_of_long_tracks_less_is_read_of_each_crop(
+    tmp_path: Path, n: int, count: int, height: int
+) -> None:
+    write_case(tmp_path, replace(CASE, n_frames=1))
+    crops = ImageFiles.of(list_images(tmp_path / "crops") * n)
+    strips = read_strips(Crops(crops), n // 2)
+    assert strips.rows == slice(0, height)
+    assert list(strips.images) == spread(n, count)
+    assert {image.shape for image in strips.images.values()} == {(height // 2, 128)}
+    assert suspicious(Crops(crops), strips) == []
+
+
 def test_pngs_that_are_decoded_whole_give_fewer_strips(tmp_path: Path) -> None:
     """Those with a palette, say; what they show is the same."""
     crops = crops_of(tmp_path, LONG)
