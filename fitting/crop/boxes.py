@@ -24,8 +24,8 @@ _N_SAMPLES, _N_STRIPS = 24, 160
 """How many crops are looked at where each has to be decoded, and where its upper rows are cheap."""
 _FEW_CHANGES = 12
 _WIDTH, _SHORT, _PARTS = 128, 128, (4, 8)
-"""Of a strip, px; how many crops make a short track; and what part of a crop's height is read of
-such a track and of a longer one: all of them together shall take no longer than they would tell."""
+"""Of a strip, px; up to how many crops a track is short; and which part of a crop's height is read
+where it is, and where it is long."""
 _FLAT = 3.0
 """Deviation, grey levels, of rows that show nothing: padding, or a matte above the head."""
 _MIN_PAUSE_S = 60.0
@@ -118,8 +118,8 @@ class Strips:
 def read_strips(crops: Crops, index: int) -> Strips:
     """Read for `suspicious` what all crops, or many, show above and beside the head.
 
-    Of most png files the upper rows can be read alone. Between frames that follow
-    each other little moves, and a change of boxes stands out from it.
+    Of most png files the upper rows can be read alone. Between frames that follow each other little
+    moves, and a change of boxes stands out from it.
 
     Parameters
     ----------

@@ -136,9 +136,10 @@ class Crops:
 
         def strip(index: int) -> NDArray[np.float32] | None:
             try:
-                levels = self._upper(index, rows.stop)[rows].astype(np.float32)
+                grey = self._upper(index, rows.stop)[rows]
             except UncropError:
-                return None  # dark ones would lose by rounding what they show
+                return None
+            levels = grey.astype(np.float32)  # dark ones would lose by rounding what they show
             small = cv2.resize(levels, (size.width, size.height), interpolation=cv2.INTER_AREA)
             return np.asarray(small)
 
