@@ -76,7 +76,8 @@ def require_aligned(
             track.name,
             "written images that lie on the tracker's crops",
             f"a shift of {max(shifts):.2f} px",
-            "bbox.pt, the images and the source frames do not belong together.",
+            "bbox.pt, the images and the source frames do not belong together, or the crops "
+            "are of two boxes: `uncrop recover-bbox --frames 1000000` looks at all.",
         )
     return f"written pixels lie on the tracker's crops within {max(shifts):.3f} px"
 

@@ -124,6 +124,11 @@ class Crop:
         return cls(BBox(0, source.width, 0, source.height), 0, 0, source, output)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it shows all of its source frame, as `whole` does."""
+        return self.source is not None and self == Crop.whole(self.source, self.output)
+
+    @property
     def padded_size(self) -> Size:
         """Size of the cut with its padding, source pixels."""
         cut = self.bbox.size

@@ -278,6 +278,25 @@ def test_whole_frames_that_nothing_says_so_of(own_track: MakeTrack) -> None:
     np.testing.assert_allclose(track.crop.crop_from_source.matrix, truth.crop_from_source)
 
 
+def test_crops_made_larger_for_source_are_said_to_be_that(own_track: MakeTrack) -> None:
+    folder, truth = own_track(**SPEC, pictures=True)
+    shutil.rmtree(truth.actor / "source")
+    (truth.actor / "source").mkdir()
+    for path in (truth.actor / "images").iterdir():
+        image = cv2.resize(cv2.imread(str(path)), (160, 160), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(truth.actor / "source" / path.name), image)
+    (truth.actor / "bbox.pt").unlink()
+    track = read(folder)
+    assert checks(track) == {"images-whole"}
+    assert any("give it the video that they were cut from" in f.fix for f in track.findings)
+
+
+def test_crops_that_the_yaml_calls_whole_frames(own_track: MakeTrack) -> None:
+    folder, truth = own_track(**SPEC, pictures=True)
+    truth.yaml.write_text("crop_image: false\n")
+    refused(folder, r"whole frames: .*found \d+.*taken from the yaml \(crop_image: false\)")
+
+
 def test_a_cropped_source_that_was_cropped_again(make_track: MakeTrack) -> None:
     spec = {**SPEC, "source_size": (128, 128), "bbox": (10, 114, 12, 116)}
     folder, truth = make_track(**spec)

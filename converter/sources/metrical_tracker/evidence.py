@@ -303,9 +303,10 @@ def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
         )  # fmt: skip
     found = crop_differences(crop, source, images, frame_groups(len(track), spread))
     if found.centre > SAME_GREY_LEVELS:
+        what = ("whole frames", "frames") if crop.is_whole else (f"bbox {crop.bbox}", "crops")
         raise ConventionError(
-            f"{track.name}: bbox {crop.bbox}",
-            f"crops of {source.origin} equal to the tracker's images "
+            f"{track.name}: {what[0]}",
+            f"{what[1]} of {source.origin} equal to the tracker's images "
             f"(mean difference <= {SAME_GREY_LEVELS:g} grey levels)",
             f"{found.centre:.1f}",
             _other_pictures(crop, source.size),
@@ -323,6 +324,12 @@ def _check_crop_pixels(track: Track, spread: bool) -> list[Finding]:
 
 def _other_pictures(crop: Crop, source: Size) -> str:
     """Ask what most likely is another than it should be."""
+    if crop.is_whole:
+        return (
+            "That images are whole frames is taken from the yaml (crop_image: false), or from a "
+            "bbox.pt of that size: if the tracker cut them, correct it; else it is another video "
+            "or another --fps."
+        )
     if crop.bbox.x_max == source.width - 1 or crop.bbox.y_max == source.height - 1:
         return (
             f"The box of bbox.pt ends where the {source} source does: is it a smaller copy of the "

@@ -43,7 +43,8 @@ _REMEDIES = {
     "stretched": "Give --source the video that was tracked, or this one resized as it was.",
     "other-video": "Give --source the video that was tracked, and --fps if it was not extracted "
     "at the usual rate.",
-    "not-cropped": "No bbox.pt is needed: the tracker saw whole frames.",
+    "not-cropped": "If --source are the crops themselves, give it the video that they were cut "
+    "from; if the tracker saw whole frames, no bbox.pt is needed.",
     "two-boxes": "Restore the folder of one run, or give --crops a folder with those of one box.",
 }
 """What to do about a refusal, by its cause, where something can be done."""
@@ -198,8 +199,14 @@ def recover_or_say(
                 fix="uncrop recover-bbox writes it.",
             )
         if certificate.cause == "not-cropped":
+            # Of another shape they are no crops that were given for their source.
+            is_square = sources.size.width == sources.size.height
             return Crop.whole(sources.size, crops.size), Finding(
-                "images-whole", "info", str(where), f"no bbox.pt is needed: {certificate.reason}."
+                "images-whole",
+                "warning" if is_square else "info",
+                str(where),
+                f"bbox.pt is missing, and is not needed: {certificate.reason}.",
+                fix=_REMEDIES["not-cropped"],
             )
         reason = f"{certificate.reason}."
         fix = f"{fix} {_REMEDIES.get(certificate.cause, '')}".rstrip()

@@ -125,7 +125,7 @@ def make_plan(track: Track, options: Options) -> Plan:
         image_from_original=affine,
         drawn=drawn,
         numbers=numbers,
-        crop_image=viewed.crop is None or not _is_whole(viewed.crop),
+        crop_image=viewed.crop is None or not viewed.crop.is_whole,
         meshes=_meshes(track, findings),
         depth=depth,
         video=is_video and options.with_source != "none",
@@ -169,7 +169,7 @@ def _view(track: Track, side: int | None) -> tuple[Track, PixelAffine, list[Find
     )
     if side is None or Size(side, side) == track.crop.output:
         return in_crop, from_own, []
-    if _is_whole(track.crop) or track.crop.output.width != track.crop.output.height:
+    if track.crop.is_whole or track.crop.output.width != track.crop.output.height:
         raise TargetError(
             "--size", "a track of square crops", f"images of {track.crop.output}",
             "Leave --size out.",
@@ -200,22 +200,18 @@ def _mapped(in_crop: Track, new_from_crop: PixelAffine, crop: Crop) -> Track:
     )
 
 
-def _is_whole(crop: Crop) -> bool:
-    return crop.source is not None and crop == Crop.whole(crop.source, crop.output)
-
-
 def _is_imported(track: Track) -> bool:
     """Whether the track never had a constant crop, as those of other trackers."""
     if track.crop is None:
         return track.image_space == "source"
     other = track.provenance.tracker != TRACKER
-    return other and _is_whole(track.crop) and track.crop.output == track.crop.source
+    return other and track.crop.is_whole and track.crop.output == track.crop.source
 
 
 def _require_cut_like_the_tracker(track: Track, crop: Crop) -> None:
     """Raise TargetError unless a bbox.pt and the image size say the whole crop."""
     square = crop.output.width == crop.output.height
-    expressed = _is_whole(crop) or (
+    expressed = crop.is_whole or (
         crop == Crop.from_bbox(crop.bbox, crop.source, crop.output)
         if square
         else crop.bbox.size == crop.output and crop.pad_x == crop.pad_y == 0

@@ -166,7 +166,8 @@ def source_cropped(track: Tracked) -> Outcome:
     if source is None or size is None:
         raise CheckSkipped("there are no source frames" if source is None else "no images")
     pairs = _sizes_of_pairs(track) or [(source, size)]
-    if any(a != b for a, b in pairs):
+    is_cut = track.bbox is None and not track.is_whole  # by a box that is lost
+    if is_cut or any(a != b for a, b in pairs):
         return Outcome((), len(pairs))
     source, size = pairs[-1]
     again = "" if track.is_whole or track.bbox is None else ", and were cropped again"
