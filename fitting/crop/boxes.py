@@ -31,13 +31,15 @@ _FLAT = 3.0
 _MIN_PAUSE_S = 60.0
 _LONG_PAUSE = 50.0
 _MAX_PAUSES = 4
-_MORE_THAN_USUAL, _USUAL_PERCENT, _BEYOND_NOISE, _MIN_MOVED = 1.5, 80, 3.0, 0.05
-"""A change of boxes moves the picture so much more than most frames do, or, where noise moves all
-alike, lies so much farther from the middle one than nine in ten; strips' px."""
+_MORE_MOVED, _LESS_STEADY, _BEYOND_NOISE, _MIN_MOVED = 2.0, 1.5, 3.0, 0.05
+"""A change of boxes moves the picture so much more than nine in ten frames do, or, where noise
+moves all alike, lies so much farther from the middle one than they; strips' px."""
 _MUCH_MORE, _MIN_CHANGE = 6.0, 1e-4
 """By how much a file has to differ in size from the one before: of usual changes, and at least."""
 _FLAT_SHARE, _STILL_PERCENT = 0.7, 35
 _MIN_SHOWN, _USUAL_DEVIATION = 1 / 32, 50.0
+_BLOCK, _BLUR_PX, _NOISE, _MIN_TEXTURE, _MIN_BLOCKS = 8, 0.8, 4.0, 8.0, 4
+_REACH, _STEADY_PERCENT = 3, 20
 
 
 def name_two_boxes(solver: Solver, one: Checked, other: Checked, picks: Sequence[int]) -> Refusal:
@@ -156,7 +158,7 @@ def suspicious(crops: Crops, strips: Strips, shown: NDArray[np.bool_] | None = N
 
 
 def _jumps(strips: Strips, shown: NDArray[np.bool_] | None) -> list[int]:
-    """Crops on both sides of where the still part of the picture moves most."""
+    """Crops on both sides of where the picture moves most, or less steadily than ever."""
     import cv2
 
     numbers, images = list(strips.images), np.stack(list(strips.images.values()))
@@ -167,12 +169,19 @@ def _jumps(strips: Strips, shown: NDArray[np.bool_] | None) -> list[int]:
         # Where noise hides that it is, the whole strip says more than nothing.
         mask = of_source if np.mean(of_source) >= _MIN_SHOWN else mask
     changes = _changes(images, mask)
-    odd = [int(i) for i in np.argsort(-changes) if changes[i] > _MIN_MOVED]
-    if len(changes) > _FEW_CHANGES:  # enough to know what is usual
-        half, usual, most = (float(np.percentile(changes, p)) for p in (50, _USUAL_PERCENT, 90))
-        limit = min(_MORE_THAN_USUAL * usual, half + _BEYOND_NOISE * (most - half))
-        odd = [i for i in odd[:1] if changes[i] > limit]
+    if len(changes) <= _FEW_CHANGES:  # too few to know what is usual
+        odd = [int(i) for i in np.argsort(-changes) if changes[i] > _MIN_MOVED]
+    else:
+        odd = _most(changes, _MORE_MOVED) + _most(_unsteadiness(images, mask), _LESS_STEADY)
     return [numbers[i + k] for i in odd for k in (0, 1)]
+
+
+def _most(changes: NDArray[np.float32], more: float) -> list[int]:
+    """Where the greatest change is, if it is no usual one."""
+    half, nearly_all = (float(np.percentile(changes, percent)) for percent in (50, 90))
+    limit = min(more * nearly_all, half + _BEYOND_NOISE * (nearly_all - half))
+    most = int(np.argmax(changes))
+    return [most] if changes[most] > max(limit, _MIN_MOVED) else []
 
 
 def _written_later(times: Sequence[float]) -> list[int]:
@@ -222,3 +231,47 @@ def _changes(images: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np
     edges = np.argpartition(slope, n_flat, axis=1)[:, n_flat:]
     moved = np.take_along_axis(steps, edges, 1) / (np.take_along_axis(slope, edges, 1) + 1)
     return np.asarray(np.percentile(moved, _STILL_PERCENT, axis=1), np.float32)
+
+
+def _unsteadiness(images: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """How far, px, the steadiest blocks move otherwise than in the frames before and after.
+
+    A camera that moves, moves on; a box that changes does so between two frames.
+
+    Parameters
+    ----------
+    images, mask
+        (N, H, W) grey levels, and (H, W), what of them counts; N > 3.
+
+    Returns
+    -------
+    (N - 1,), of each image to the next, rough.
+
+    """
+    import cv2
+
+    brighter = _USUAL_DEVIATION / max(float(np.median(np.std(images[:, mask], axis=1))), 1.0)
+    soft = np.stack([cv2.GaussianBlur(i * np.float32(brighter), (0, 0), _BLUR_PX) for i in images])
+    y, x = np.gradient((soft[:-1] + soft[1:]) / 2, axis=(1, 2))
+    step = np.diff(soft, axis=0)
+    xx, xy, yy, xt, yt = (_by_block(v * mask) for v in (x * x, x * y, y * y, x * step, y * step))
+    texture = np.mean(xx + yy, axis=0)
+    chosen = np.argsort(-texture)[: texture.size // 2]
+    chosen = chosen[texture[chosen] > _MIN_TEXTURE * _BLOCK**2]
+    if len(chosen) < _MIN_BLOCKS:
+        return np.zeros(len(step), np.float32)
+    xx, xy, yy, xt, yt = (v[:, chosen] for v in (xx, xy, yy, xt, yt))
+    xx, yy = xx + _NOISE * _BLOCK**2, yy + _NOISE * _BLOCK**2
+    moved = np.stack([xy * yt - yy * xt, xy * xt - xx * yt]) / (xx * yy - xy * xy)
+    # At both ends as if it went on as before: the crops there are compared anyway.
+    goes_on = np.pad(moved, ((0, 0), (_REACH, _REACH), (0, 0)), "reflect", reflect_type="odd")
+    around = np.lib.stride_tricks.sliding_window_view(goes_on, 2 * _REACH + 1, axis=1)
+    otherwise = moved - np.median(np.delete(around, _REACH, axis=-1), axis=-1)
+    return np.asarray(np.percentile(np.hypot(*otherwise), _STEADY_PERCENT, axis=1), np.float32)
+
+
+def _by_block(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums over blocks of (N, H, W) values: (N, blocks)."""
+    count, height, width = values.shape
+    blocks = values.reshape(count, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    return np.asarray(blocks.sum(axis=(2, 4)).reshape(count, -1), np.float32)

@@ -15,7 +15,7 @@ import pytest
 from converter.geometry.crop import BBox
 from converter.media.images import ImageFiles, list_images
 from fitting.crop import CropCertificate, recover_crop
-from fitting.crop.boxes import Strips, read_strips, suspicious
+from fitting.crop.boxes import Strips, _jumps, read_strips, suspicious
 from fitting.crop.pair import to_grey
 from fitting.crop.sequences import Crops, spread
 from fixtures.synthetic.crop_cases import (
@@ -190,6 +190,19 @@ def test_strips_begin_where_a_crop_shows_something(
     expected = to_grey(image[strips.rows]).astype(np.float32)
     expected = cv2.resize(expected, (128, 32), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(strips.images[0], expected)
+
+
+@pytest.mark.parametrize(("jump_px", "found"), [(0.0, []), (0.8, [23, 24])])
+def test_a_jump_is_told_from_the_motion_of_a_camera(jump_px: float, found: list[int]) -> None:
+    """It is no greater than what the camera moves between two frames, but not as steady."""
+    rng = np.random.default_rng(5)
+    room = cv2.GaussianBlur(rng.normal(128, 400, (80, 240)).astype(np.float32), (0, 0), 3)
+    images = {}
+    for i in range(40):
+        x = 20 * np.sin(i / 16) + jump_px * (i >= 24)
+        moved = cv2.warpAffine(room, np.array([[1, 0, x - 60], [0, 1, -20.0]]), (128, 32))
+        images[i] = moved + rng.normal(0, 1, moved.shape).astype(np.float32)
+    assert _jumps(Strips(slice(0, 64), images), None) == found
 
 
 @pytest.mark.parametrize(("n", "count", "height"), [(128, 128, 64), (129, 129, 32), (999, 160, 32)])
