@@ -31,7 +31,7 @@ _FLAT = 3.0
 _MIN_PAUSE_S = 60.0
 _LONG_PAUSE = 50.0
 _MAX_PAUSES = 4
-_MORE_MOVED, _LESS_STEADY, _BEYOND_NOISE, _MIN_MOVED = 2.0, 1.5, 3.0, 0.05
+_MORE, _BEYOND_NOISE, _MIN_MOVED = 2.0, 3.0, 0.05
 """A change of boxes moves the picture so much more than nine in ten frames do, or, where noise
 moves all alike, lies so much farther from the middle one than they; strips' px."""
 _MUCH_MORE, _MIN_CHANGE = 6.0, 1e-4
@@ -172,14 +172,14 @@ def _jumps(strips: Strips, shown: NDArray[np.bool_] | None) -> list[int]:
     if len(changes) <= _FEW_CHANGES:  # too few to know what is usual
         odd = [int(i) for i in np.argsort(-changes) if changes[i] > _MIN_MOVED]
     else:
-        odd = _most(changes, _MORE_MOVED) + _most(_unsteadiness(images, mask), _LESS_STEADY)
+        odd = _most(changes) + _most(_unsteadiness(images, mask))
     return [numbers[i + k] for i in odd for k in (0, 1)]
 
 
-def _most(changes: NDArray[np.float32], more: float) -> list[int]:
+def _most(changes: NDArray[np.float32]) -> list[int]:
     """Where the greatest change is, if it is no usual one."""
     half, nearly_all = (float(np.percentile(changes, percent)) for percent in (50, 90))
-    limit = min(more * nearly_all, half + _BEYOND_NOISE * (nearly_all - half))
+    limit = min(_MORE * nearly_all, half + _BEYOND_NOISE * (nearly_all - half))
     most = int(np.argmax(changes))
     return [most] if changes[most] > max(limit, _MIN_MOVED) else []
 
@@ -273,5 +273,6 @@ def _unsteadiness(images: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArr
 def _by_block(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sums over blocks of (N, H, W) values: (N, blocks)."""
     count, height, width = values.shape
-    blocks = values.reshape(count, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-    return np.asarray(blocks.sum(axis=(2, 4)).reshape(count, -1), np.float32)
+    of_block = np.repeat(np.eye(width // _BLOCK, dtype=np.float32), _BLOCK, axis=0)
+    across = (values.reshape(-1, width) @ of_block).reshape(count, height // _BLOCK, _BLOCK, -1)
+    return np.asarray(across.sum(axis=2).reshape(count, -1), np.float32)
