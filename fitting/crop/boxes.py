@@ -22,7 +22,7 @@ _N_LABELLED = 12
 _N_SHOWN = 3
 _N_SAMPLES, _N_STRIPS = 24, 160
 """How many crops are looked at where each has to be decoded, and where its upper rows are cheap."""
-_FEW_CHANGES = 12
+_FEW_CHANGES, _MANY_CHANGES = 12, 40
 _WIDTH, _SHORT, _PARTS = 128, 128, (4, 8)
 """Of a strip, px; up to how many crops a track is short; and which part of a crop's height is read
 where it is, and where it is long."""
@@ -32,8 +32,8 @@ _MIN_PAUSE_S = 60.0
 _LONG_PAUSE = 50.0
 _MAX_PAUSES = 4
 _MORE, _BEYOND_NOISE, _MIN_MOVED = 2.0, 3.0, 0.05
-"""A change of boxes moves the picture so much more than nine in ten frames do, or, where noise
-moves all alike, lies so much farther from the middle one than they; strips' px."""
+"""A change of boxes moves the picture so much more than nine in ten frames do (of few, three in
+four), or, where noise moves all alike, lies so much farther from the middle one; strips' px."""
 _MUCH_MORE, _MIN_CHANGE = 6.0, 1e-4
 """By how much a file has to differ in size from the one before: of usual changes, and at least."""
 _FLAT_SHARE, _STILL_PERCENT = 0.7, 35
@@ -178,7 +178,8 @@ def _jumps(strips: Strips, shown: NDArray[np.bool_] | None) -> list[int]:
 
 def _most(changes: NDArray[np.float32]) -> list[int]:
     """Where the greatest change is, if it is no usual one."""
-    half, nearly_all = (float(np.percentile(changes, percent)) for percent in (50, 90))
+    usual = 90 if len(changes) > _MANY_CHANGES else 75  # of few, both ends of a run are a tenth
+    half, nearly_all = (float(np.percentile(changes, percent)) for percent in (50, usual))
     limit = min(_MORE * nearly_all, half + _BEYOND_NOISE * (nearly_all - half))
     most = int(np.argmax(changes))
     return [most] if changes[most] > max(limit, _MIN_MOVED) else []
