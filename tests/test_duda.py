@@ -141,7 +141,7 @@ def one_nan(d: Folders) -> None:
             no_bbox,
             0,
             r"bbox\.pt is missing and was recovered: bbox \[787, 1197, 61, 471\], verdict exact, "
-            "every pixel of 5 of 76 frames equal",
+            "every pixel of 3 of 76 frames equal",
         ),
         (no_video, 0, "warning: duda: there are no source frames, so the images come from"),
         (half_of_kpt_zero, 0, "38 of 75 frames have no landmarks and are left out of every file"),

@@ -255,6 +255,12 @@ def _images() -> list[bytes]:
     return [*made, made[1][:2] + exif + made[1][2:]]
 
 
+def _read_rows(path: Path) -> object:
+    from converter.media.image_tops import read_upper_rows
+
+    return read_upper_rows(path, 5)
+
+
 def _read_video(path: Path) -> object:
     from converter.media.video import VideoFrames, probe
 
@@ -439,6 +445,7 @@ TARGETS = {
     "ply": Target(_by_path("x.ply", _read_mesh), _plys, ("converter.media.meshes",)),
     "obj": Target(_by_path("x.obj", _read_mesh), _objs, ("converter.media.meshes",)),
     "image": Target(_image, _images, ("converter.media.images", "converter.media.image_headers")),
+    "rows": Target(_by_path("x.png", _read_rows), _images, ("converter.media.image_tops",)),
     "video": Target(_by_path("x.mp4", _read_video), _videos, ("converter.media.video",)),
     "yaml": Target(_by_path("x.yml", _read_yaml), lambda: [(SAMPLE / "ada.yml").read_bytes()],
                    ("converter.sources.metrical_tracker.config",)),

@@ -54,6 +54,7 @@ READERS = {
     "converter.media.archive": "npz",
     "converter.media.arrays": "npy",
     "converter.media.images": "image",
+    "converter.media.image_tops": "rows",
     "converter.media.meshes": "ply",
     "converter.media.video": "video",
     "converter.media.audio": "video",
