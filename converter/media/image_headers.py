@@ -20,7 +20,7 @@ from converter.media.limits import Limits
 Kind = Literal["PNG", "JPEG"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_CHUNK = struct.Struct(">I4s")
+PNG_CHUNK = struct.Struct(">I4s")
 _PNG_HEADER = struct.Struct(">I4sII")
 _JPEG = b"\xff\xd8\xff"
 _MARKER = re.compile(rb"\xff+([^\xff\x00])", re.DOTALL)
@@ -137,7 +137,7 @@ def _png_size(data: bytes, where: str) -> Size:
     for _ in range(_MAX_PARTS_BEFORE_PIXELS):
         if here + 8 > len(data):
             break
-        length, kind = _PNG_CHUNK.unpack_from(data, here)
+        length, kind = PNG_CHUNK.unpack_from(data, here)
         if kind in (b"IDAT", b"IEND"):
             break
         if kind == b"acTL":  # what its first picture is depends on the decoder
@@ -152,7 +152,7 @@ def _require_whole_png(data: bytes, where: str) -> None:
     """Compare all chunks with their checksums, which decoders do late or not at all."""
     here, view, n_chunks = 8, memoryview(data), 0
     while here + 12 <= len(data):
-        length, kind = _PNG_CHUNK.unpack_from(data, here)
+        length, kind = PNG_CHUNK.unpack_from(data, here)
         end = here + 8 + length
         if zlib.crc32(view[here + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             found = "one that is damaged or ends early"

@@ -16,17 +16,18 @@ from typing import BinaryIO
 
 from converter.errors import FormatError
 from converter.media.files import open_regular
-from converter.media.image_headers import MAX_CHUNKS, read_header
+from converter.media.image_headers import MAX_CHUNKS, PNG_CHUNK, read_header
 from converter.media.images import decode_image
 from converter.media.limits import DEFAULT_LIMITS, Limits
 from converter.track import Image
 
 _HEAD_BYTES, _MOST_AT_ONCE = 1 << 16, 1 << 24
-_CHUNK, _HEADER = struct.Struct(">I4s"), struct.Struct(">II5B")
+_HEADER = struct.Struct(">II5B")
 _SIGNATURE_BYTES, _CHECKSUM_BYTES = 8, 4
 _CHANNELS = {0: 1, 2: 3, 6: 4}
 """By colour type: grey, RGB, RGBA."""
 _USUAL_RATIO = 2
+"""By how much rows are compressed at the least, as a rule."""
 
 
 def read_upper_rows(path: Path | str, n_rows: int, limits: Limits = DEFAULT_LIMITS) -> Image | None:
@@ -49,7 +50,7 @@ def read_upper_rows(path: Path | str, n_rows: int, limits: Limits = DEFAULT_LIMI
         head = stream.read(_HEAD_BYTES)
         if read_header(head, str(path), limits).kind != "PNG":
             return None
-        header = _HEADER.unpack_from(head, _SIGNATURE_BYTES + _CHUNK.size)
+        header = _HEADER.unpack_from(head, _SIGNATURE_BYTES + PNG_CHUNK.size)
         width, height, depth, colour, *_, interlaced = header
         if depth != 8 or colour not in _CHANNELS or interlaced or n_rows > height:
             return None
@@ -86,7 +87,7 @@ def _packed(stream: BinaryIO) -> Iterator[bytes]:
     """What the IDAT chunks hold, one after the other."""
     stream.seek(_SIGNATURE_BYTES)
     for _ in range(MAX_CHUNKS):
-        length, kind = _CHUNK.unpack(stream.read(_CHUNK.size))
+        length, kind = PNG_CHUNK.unpack(stream.read(PNG_CHUNK.size))
         if kind == b"IEND":
             break
         if kind == b"IDAT":
@@ -97,4 +98,4 @@ def _packed(stream: BinaryIO) -> Iterator[bytes]:
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
     checksum = zlib.crc32(body, zlib.crc32(kind))
-    return _CHUNK.pack(len(body), kind) + body + checksum.to_bytes(_CHECKSUM_BYTES, "big")
+    return PNG_CHUNK.pack(len(body), kind) + body + checksum.to_bytes(_CHECKSUM_BYTES, "big")

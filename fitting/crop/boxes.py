@@ -37,9 +37,13 @@ four), or, where noise moves all alike, lies so much farther from the middle one
 _MUCH_MORE, _MIN_CHANGE = 6.0, 1e-4
 """By how much a file has to differ in size from the one before: of usual changes, and at least."""
 _FLAT_SHARE, _STILL_PERCENT = 0.7, 35
+"""Share of the pixels that are no edges, and which of what the others moved by is taken."""
 _MIN_SHOWN, _USUAL_DEVIATION = 1 / 32, 50.0
 _BLOCK, _BLUR_PX, _NOISE, _MIN_TEXTURE, _MIN_BLOCKS = 8, 0.8, 4.0, 8.0, 4
+"""Side of the blocks whose motion is estimated, and of what softens them, px; squared slopes per
+pixel that noise makes, and that a block must have; and how many have to."""
 _REACH, _STEADY_PERCENT = 3, 20
+"""Frames before and after that a motion is held against; which of the blocks' is taken."""
 
 
 def name_two_boxes(solver: Solver, one: Checked, other: Checked, picks: Sequence[int]) -> Refusal:
@@ -133,7 +137,7 @@ def read_strips(crops: Crops, index: int) -> Strips:
     """
     grey = crops.grey(index)
     part = _PARTS[len(crops) > _SHORT]
-    height = len(grey) // part
+    height = max(len(grey) // part, 1)
     shows = np.flatnonzero(np.std(grey, axis=1) > _FLAT)
     first = min(int(shows[0]), len(grey) - height) if len(shows) else 0
     rows = slice(first, first + height)
@@ -179,7 +183,7 @@ def _jumps(strips: Strips, shown: NDArray[np.bool_] | None) -> list[int]:
 def _most(changes: NDArray[np.float32]) -> list[int]:
     """Where the greatest change is, if it is no usual one."""
     usual = 90 if len(changes) > _MANY_CHANGES else 75  # of few, both ends of a run are a tenth
-    half, nearly_all = (float(np.percentile(changes, percent)) for percent in (50, usual))
+    half, nearly_all = np.percentile(changes, (50, usual))
     limit = min(_MORE * nearly_all, half + _BEYOND_NOISE * (nearly_all - half))
     most = int(np.argmax(changes))
     return [most] if changes[most] > max(limit, _MIN_MOVED) else []

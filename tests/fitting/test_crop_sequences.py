@@ -218,6 +218,14 @@ def test_of_long_tracks_less_is_read_of_each_crop(
     assert suspicious(Crops(crops), strips) == []
 
 
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_tiny_crops_have_strips(tmp_path: Path, size: int) -> None:
+    write_case(tmp_path, replace(CASE, n_frames=2, size=size))
+    strips = read_strips(Crops(ImageFiles.of(list_images(tmp_path / "crops"))), 0)
+    assert strips.rows.stop <= size
+    assert len(strips.images) == 2
+
+
 def test_pngs_that_are_decoded_whole_give_fewer_strips(tmp_path: Path) -> None:
     """Those with a palette, say; what they show is the same."""
     crops = crops_of(tmp_path, LONG)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 import zlib
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from converter.media.image_tops import read_upper_rows
 from converter.media.images import read_image
 from converter.media.limits import Limits
 from converter.track import Image
+from fixtures.hostile.files import png
 
 
 def picture(width: int, height: int, seed: int = 0, channels: int = 3) -> Image:
@@ -94,15 +93,6 @@ def test_files_that_end_early_are_refused(tmp_path: Path, end: int) -> None:
         read_upper_rows(path, 10)
 
 
-def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
-    data = io.BytesIO()
-    data.write(b"\x89PNG\r\n\x1a\n")
-    for kind, body in chunks:
-        checksum = struct.pack(">I", zlib.crc32(kind + body))
-        data.write(struct.pack(">I", len(body)) + kind + body + checksum)
-    return data.getvalue()
-
-
 @pytest.mark.parametrize(
     "packed",
     [b"", b"no deflate", zlib.compress(b"\0" * 50), zlib.compress(b"\7" * 310)],
@@ -110,8 +100,7 @@ def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
 )
 def test_damaged_rows_are_refused(tmp_path: Path, packed: bytes) -> None:
     path = tmp_path / "a.png"
-    header = struct.pack(">II5B", 30, 10, 8, 0, 0, 0, 0)
-    path.write_bytes(png_of((b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")))
+    path.write_bytes(png(30, 10, data=packed, colour=0))
     with pytest.raises(FormatError, match=r"a\.png"):
         read_upper_rows(path, 10)
 
